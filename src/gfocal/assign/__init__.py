@@ -1,0 +1,1 @@
+"""Assigners, a part of the family: which locations learn which box."""

@@ -1,0 +1,199 @@
+"""What a detector is made of and how it is trained and tested: frozen models, in and out of YAML."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias, cast, get_type_hints
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import model_validator
+
+from gfocal.boxrep import BOXES
+from gfocal.errors import UserError, unknown
+from gfocal.families import FAMILIES
+from gfocal.quality import QUALITIES
+
+Table: TypeAlias = Mapping[str, Callable[..., object]]
+
+
+def options_of(make: Callable[..., object]) -> dict[str, Any]:
+    """Return the options of a part, name to type: its keyword-only parameters that have a default."""
+    target = make.__init__ if inspect.isclass(make) else make
+    hints = get_type_hints(target)
+    parameters = inspect.signature(target).parameters.values()
+    return {p.name: hints[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
+
+
+def _checked(table: Table) -> Callable[[dict[str, JsonValue]], dict[str, JsonValue]]:
+    """Return a validator of `{"name": …, option: value}` against the parts of one axis."""
+
+    def check(spec: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        name = spec.get("name")
+        if not isinstance(name, str) or name not in table:
+            raise unknown("name", str(name), table)
+        options = options_of(table[name])
+        for key, value in spec.items():
+            if key == "name":
+                continue
+            if key not in options:
+                raise unknown(f"option of {name!r}", key, options or ["(none)"])
+            TypeAdapter(options[key]).validate_python(value, strict=isinstance(value, bool))
+        return spec
+
+    return check
+
+
+FamilySpec = Annotated[dict[str, JsonValue], AfterValidator(_checked(FAMILIES))]
+QualitySpec = Annotated[dict[str, JsonValue], AfterValidator(_checked(QUALITIES))]
+BoxSpec = Annotated[dict[str, JsonValue], AfterValidator(_checked(BOXES))]
+
+
+class Frozen(BaseModel):
+    """A model that cannot change and refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BackboneConfig(Frozen):
+    """The backbone: timm's name with its tag of weights, and what stays frozen when it starts from them.
+
+    weights: "imagenet" starts from the tag's weights and freezes; "none" starts from random numbers and freezes
+    nothing. frozen_stages: 1 is the stem and the stage of stride 4, -1 nothing. frozen_norms: batch norms keep
+    their statistics. width: scales the channels of a ResNet.
+    """
+
+    name: str
+    weights: Literal["imagenet", "none"] = "imagenet"
+    frozen_stages: int = Field(default=1, ge=-1, le=4)
+    frozen_norms: bool = True
+    width: float = Field(default=1.0, gt=0, le=4)
+
+
+class HeadConfig(Frozen):
+    """Widths of pyramid and trunk: channels of every level, a multiple of 32, and convolutions a tower."""
+
+    channels: int = Field(default=256, ge=32, multiple_of=32)
+    depth: int = Field(default=4, ge=0)
+
+
+class PicturesConfig(Frozen):
+    """How pictures are prepared: sides in pixels, normalisation in 0..255, augmentation in training.
+
+    short, long: test size; the short side becomes `short` unless the long one would pass `long`. upscale: whether
+    pictures smaller than that are enlarged. train_short: range that the short side is drawn from in training.
+    jitter: range of a random zoom in training, or none. color: strength of colour jitter, 0 to 1. flip: probability
+    of a horizontal flip.
+    """
+
+    short: int = Field(default=800, ge=32)
+    long: int = Field(default=1333, ge=32)
+    upscale: bool = True
+    train_short: tuple[int, int] = (800, 800)
+    flip: float = Field(default=0.5, ge=0, le=1)
+    jitter: tuple[float, float] | None = None
+    color: float = Field(default=0.0, ge=0, le=1)
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    bgr: bool = False
+
+
+class TestConfig(Frozen):
+    """Post-processing (V1 supplement D)."""
+
+    __test__ = False  # the name is not for pytest
+
+    score_threshold: float = Field(default=0.05, ge=0, lt=1)
+    nms_threshold: float = Field(default=0.6, gt=0, le=1)
+    max_per_level: int = Field(default=1000, ge=1)
+    max_detections: int = Field(default=100, ge=1)
+
+
+class ScheduleConfig(Frozen):
+    """Optimiser and learning rate.
+
+    Length is `epochs`, or `steps` where set. lr is for `batch` pictures a step. decay "step" multiplies it by 0.1
+    after each of `milestones` (share of the whole length, 0..1), "cosine" lets it fall to 0. warmup: steps from
+    `warmup_factor` · lr. average: decay of the weights' moving average that is saved, 0 for none.
+    """
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(default=0.01, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    batch: int = Field(default=16, ge=1)
+    epochs: int = Field(default=12, ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    decay: Literal["step", "cosine"] = "step"
+    milestones: tuple[float, ...] = (8 / 12, 11 / 12)
+    warmup: int = Field(default=500, ge=0)
+    warmup_factor: float = Field(default=0.001, gt=0, le=1)
+    clip_norm: float | None = Field(default=None, gt=0)
+    average: float = Field(default=0.0, ge=0, lt=1)
+
+
+class Expected(Frozen):
+    """AP on COCO that others published for a recipe, in percent, and where."""
+
+    minival: float | None = None
+    test_dev: float | None = None
+    source: str
+
+
+class Recipe(Frozen):
+    """Everything that a model is built, trained and tested from; three axes and their surroundings."""
+
+    name: str
+    family: FamilySpec
+    quality: QualitySpec
+    box: BoxSpec
+    backbone: BackboneConfig
+    class_names: tuple[str, ...] = Field(min_length=1)
+    head: HeadConfig = HeadConfig()
+    pictures: PicturesConfig = PicturesConfig()
+    test: TestConfig = TestConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    expected: tuple[Expected, ...] = ()
+
+    @model_validator(mode="after")
+    def _legal(self) -> Recipe:
+        if len(set(self.class_names)) != len(self.class_names):
+            raise ValueError("class_names holds a name twice")
+        return self
+
+    def to_yaml(self) -> str:
+        """Return the recipe as YAML, which `from_yaml` reads back unchanged."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+    @classmethod
+    def from_yaml(cls, text: str, *, where: str) -> Recipe:
+        """Read a recipe from YAML. `where` names the text in errors; UserError says which key and value is wrong."""
+        try:
+            values = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(values, dict):
+            raise UserError(f"{where}: a recipe is a mapping of keys to values, got {type(values).__name__}")
+        return cls.from_values(cast("dict[str, object]", values), where=where)
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, object], *, where: str) -> Recipe:
+        """Read a recipe from plain values; UserError names `where`, key and value of the first mistake."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"]) or "recipe"
+            given = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
+            raise UserError(f"{where}: {key}{given}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe file; UserError where it is missing or wrong."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: the recipe cannot be read ({error})") from error
+    return Recipe.from_yaml(text, where=str(path))

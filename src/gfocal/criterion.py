@@ -1,0 +1,96 @@
+"""Raw output and ground truth to named losses; the one place that normalises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gfocal.assign.base import Assigner
+from gfocal.boxrep import BoxRepresentation
+from gfocal.coding import Coding
+from gfocal.distributed import mean_over_ranks
+from gfocal.ops.boxes import box_iou_pairwise
+from gfocal.ops.losses import giou_loss
+from gfocal.quality import Quality
+from gfocal.structures import GroundTruth, Match, Raw, Target
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """The training loss of a detector (V1 Eq. 8), without parameters of its own.
+
+    giou_weight: λ0 of Eq. 8.
+    """
+
+    assigner: Assigner
+    coding: Coding
+    box: BoxRepresentation
+    quality: Quality
+    giou_weight: float = 2.0
+
+    def __call__(self, raw: Raw, truths: Sequence[Mapping[str, Tensor | tuple[int, int]]]) -> dict[str, Tensor]:
+        """Return the weighted losses `cls`, `box` and, where they exist, `dfl` and `quality`; their sum is the loss.
+
+        truths: one mapping a picture with `boxes` (g, 4) xyxy pixels, `labels` (g,), and optionally `size`, the
+        (height, width) that the picture takes up in the batch. Classification is divided by Σ over pictures of
+        max(positives, 1), box losses by the sum of their weights, both averaged over ranks; with no positive
+        anywhere box losses are 0 and every gradient is finite. ValueError where the pictures do not fit the batch.
+        """
+        truth = ground_truth(raw, truths)
+        match = self.assigner(raw.priors, truth)
+        rows = match.location % len(raw.priors)
+        priors = raw.priors[rows]
+        boxes = truth.boxes[match.truth]
+        code = raw.box.flatten(0, 1)[match.location]
+        predicted = self.coding.decode(priors, self.box.values(code))
+        target = Target(
+            location=match.location,
+            positive=match.positive,
+            counted=match.counted,
+            labels=truth.labels[match.truth],
+            values=self.coding.encode(priors, boxes),
+            iou=box_iou_pairwise(predicted.detach(), boxes),
+        )
+        num_positive = mean_over_ranks(_positives(match, truth))
+        losses = {
+            name: _total(loss, target) / num_positive for name, loss in self.quality.losses(raw, target).items()
+        }
+        weight = self.quality.box_weight(raw, target) * match.positive
+        # the bound only acts where no location is positive, and then the sum above it is 0 too
+        total = mean_over_ranks(weight.sum()).clamp(min=1e-12)
+        box_losses = {"box": self.giou_weight * giou_loss(predicted, boxes)} | self.box.losses(code, target.values)
+        return losses | {name: (loss * weight).sum() / total for name, loss in box_losses.items()}
+
+
+def ground_truth(raw: Raw, truths: Sequence[Mapping[str, Tensor | tuple[int, int]]]) -> GroundTruth:
+    """Return the boxes of all pictures in one row, on the device of `raw`."""
+    device = raw.scores.device
+    if len(truths) != raw.scores.shape[0]:
+        raise ValueError(f"{len(truths)} ground truths were given for a batch of {raw.scores.shape[0]} pictures")
+    finest = raw.priors.grids[0]
+    whole = (finest.height * finest.stride, finest.width * finest.stride)
+    counts = [len(truth["boxes"]) for truth in truths]
+    picture = torch.arange(len(truths)).repeat_interleave(torch.tensor(counts))
+    extents = torch.tensor([truth.get("size", whole) for truth in truths], dtype=torch.float32)
+    return GroundTruth(
+        boxes=torch.cat([truth["boxes"].reshape(-1, 4) for truth in truths]).to(device, torch.float32),
+        labels=torch.cat([truth["labels"].reshape(-1) for truth in truths]).to(device, torch.long),
+        picture=picture.to(device, non_blocking=True),
+        extents=extents.to(device, non_blocking=True),
+    )
+
+
+def _positives(match: Match, truth: GroundTruth) -> Tensor:
+    """Return Σ over pictures of max(positives, 1)."""
+    positive = match.positive.float()
+    counts = positive.new_zeros(truth.num_pictures).index_add_(0, truth.picture[match.truth], positive)
+    return counts.clamp(min=1).sum()
+
+
+def _total(loss: Tensor, target: Target) -> Tensor:
+    """Return the sum of a loss over all counted locations (b, n, classes), or over the positive pairs (p,)."""
+    counts = target.counted[..., None] if loss.ndim == 3 else target.positive
+    return (loss * counts).sum()

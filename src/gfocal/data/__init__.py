@@ -1,0 +1,1 @@
+"""Pictures and their boxes: reading, data sets, training and test transforms, batches."""

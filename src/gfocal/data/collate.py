@@ -1,0 +1,137 @@
+"""Pictures ready for the network: one as an example, several as a zero-padded batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils import data
+
+from gfocal.data.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One normalised picture without boxes.
+
+    image: (3, h, w). size: its (h, w). scale: the new over the old side (x, y), by which boxes go there and back.
+    """
+
+    image: Float[Tensor, "3 h w"]
+    size: tuple[int, int]
+    scale: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One normalised picture with its boxes in pixels of that picture.
+
+    image: (3, h, w). boxes: (g, 4) xyxy. labels: (g,) from 0. image_id and name tell it to a person, once known.
+    """
+
+    image: Float[Tensor, "3 h w"]
+    boxes: Float[Tensor, "g 4"]
+    labels: Int[Tensor, " g"]
+    image_id: int = -1
+    name: str = ""
+
+
+@final
+@dataclass(frozen=True)
+class Batch:
+    """Several examples, padded with zeros on the right and below to one size.
+
+    images: (b, 3, H, W), H and W multiples of 32. truths: one dict a picture with `boxes` (g, 4) xyxy pixels,
+    `labels` (g,) and `size`, the (height, width) of that picture's own padding. sizes: the (h, w) before padding.
+    """
+
+    images: Float[Tensor, "b 3 H W"]
+    truths: list[dict[str, Tensor | tuple[int, int]]]
+    sizes: list[tuple[int, int]]
+    image_ids: list[int]
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Batch:
+        """Return a copy whose tensors are on `device`."""
+        return self._moved(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """Return a copy in page-locked memory; `torch.utils.data.DataLoader(pin_memory=True)` calls it."""
+        return self._moved(lambda tensor: tensor.pin_memory())
+
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> Batch:
+        truths = [
+            {key: move(value) if isinstance(value, Tensor) else value for key, value in truth.items()}
+            for truth in self.truths
+        ]
+        return replace(self, images=move(self.images), truths=truths)
+
+
+def pad_size(size: tuple[int, int], *, multiple: int = 32) -> tuple[int, int]:
+    """Return (height, width) rounded up to a multiple."""
+    return -(-size[0] // multiple) * multiple, -(-size[1] // multiple) * multiple
+
+
+def collate(examples: Sequence[Example], *, multiple: int = 32) -> Batch:
+    """Put at least one example into a batch, each in the upper left corner of its padding."""
+    sizes = [(example.image.shape[1], example.image.shape[2]) for example in examples]
+    height, width = pad_size((max(h for h, _ in sizes), max(w for _, w in sizes)), multiple=multiple)
+    images = examples[0].image.new_zeros(len(examples), 3, height, width)
+    truths: list[dict[str, Tensor | tuple[int, int]]] = []
+    for image, example, (h, w) in zip(images, examples, sizes, strict=True):
+        image[:, :h, :w] = example.image
+        truths.append({"boxes": example.boxes, "labels": example.labels, "size": pad_size((h, w), multiple=multiple)})
+    return Batch(images, truths, sizes, [e.image_id for e in examples], [e.name for e in examples])
+
+
+@final
+class TrainingExamples(data.Dataset[Example]):
+    """A data set through a training transform, crowd boxes left out, for a `torch.utils.data.DataLoader`.
+
+    All chance comes from torch's generator, which the loader seeds anew for each worker and epoch.
+    """
+
+    def __init__(self, dataset: Dataset, transform: Callable[[NDArray[np.uint8], Tensor, Tensor], Example]) -> None:
+        self.dataset = dataset
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Example:
+        truth = self.dataset.truth(index)
+        picture = self.dataset.picture(index)
+        single = ~truth.crowd
+        try:
+            example = self.transform(picture, truth.boxes[single], truth.labels[single])
+        except Exception as error:  # out of a worker comes only its message: it has to name the picture
+            raise RuntimeError(f"picture {truth.name!r} (index {index}) cannot be transformed: {error}") from error
+        return replace(example, image_id=truth.image_id, name=truth.name)
+
+
+@final
+class EvaluationExamples(data.Dataset[Example]):
+    """A data set through a test transform, its boxes (without crowds) in pixels of the prepared picture."""
+
+    def __init__(self, dataset: Dataset, prepare: Callable[[NDArray[np.uint8]], Prepared]) -> None:
+        self.dataset = dataset
+        self.prepare = prepare
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Example:
+        truth = self.dataset.truth(index)
+        prepared = self.prepare(self.dataset.picture(index))
+        single = ~truth.crowd
+        boxes = truth.boxes[single] * torch.tensor(prepared.scale * 2, dtype=torch.float32)
+        return Example(prepared.image, boxes, truth.labels[single], truth.image_id, truth.name)

@@ -1,0 +1,53 @@
+"""Which device and which precision to compute in."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, TypeAlias, get_args
+
+import torch
+
+from gfocal.errors import UserError, unknown
+
+Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def choose_device(name: str | torch.device | None) -> torch.device:
+    """Return the named device, or the GPU where there is one; UserError for a device this machine lacks."""
+    if isinstance(name, torch.device):
+        return name
+    if name in (None, "auto"):
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("device 'cuda' was asked for, but PyTorch sees no CUDA device: use --device cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise unknown("device", name, ("auto", "cpu", "cuda")) from error
+
+
+def choose_precision(precision: str | None, device: torch.device) -> torch.dtype:
+    """Return the dtype of convolutions: as named, or for None and "auto" bfloat16 where the device is built for it.
+
+    UserError for an unknown name, or float16 on a CPU, which has no fast float16.
+    """
+    if precision is None or precision == "auto":
+        return torch.bfloat16 if _fast_bfloat16(device) else torch.float32
+    if precision not in get_args(Precision):
+        raise unknown("precision", precision, get_args(Precision))
+    dtype: torch.dtype = getattr(torch, precision)
+    if dtype is torch.float16 and device.type == "cpu":
+        raise UserError("precision 'float16' needs a GPU: use bfloat16 or float32 on a CPU")
+    return dtype
+
+
+def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
+    """Return the context in which convolutions run in `dtype`."""
+    return nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype)
+
+
+def _fast_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    # AVX-512 alone computes bfloat16 by way of float32, slower than float32 itself
+    return "AMX" in torch.backends.cpu.get_cpu_capability() or torch.cpu._is_amx_tile_supported()

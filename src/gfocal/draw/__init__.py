@@ -1,0 +1,1 @@
+"""Pictures and pages: boxes, their edge distributions, reports."""

@@ -1,0 +1,190 @@
+"""A detector ready for use: pictures in, detections out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias, final, overload
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gfocal.boxrep import BoxRepresentation
+from gfocal.build import Parts, build_parts
+from gfocal.checkpoint import (
+    convert_official,
+    load_state,
+    read_official,
+    read_weights,
+    recipe_of_official,
+    save_weights,
+)
+from gfocal.config import Recipe
+from gfocal.data.collate import pad_batch
+from gfocal.data.pictures import read_picture, to_rgb
+from gfocal.data.transforms import Prepare
+from gfocal.devices import autocast, choose_device, choose_precision
+from gfocal.errors import UserError
+from gfocal.quality import Quality
+from gfocal.recipes import get_recipe
+from gfocal.structures import Detections, Raw
+
+Picture: TypeAlias = "str | Path | Image.Image | npt.NDArray[np.uint8]"
+
+
+@final
+class Model:
+    """A recipe's detector, criterion and post-processing on one device."""
+
+    def __init__(self, recipe: Recipe, parts: Parts, device: torch.device) -> None:
+        self.recipe = recipe
+        self.device = device
+        self.detector = parts.detector.to(device).eval()
+        self.criterion = parts.criterion
+        self.postprocess = parts.postprocess
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each label."""
+        return self.recipe.class_names
+
+    @overload
+    def predict(
+        self,
+        source: Picture,
+        *,
+        size: tuple[int, int] | None = None,
+        precision: str | None = None,
+        threshold: float | None = None,
+    ) -> Detections: ...
+
+    @overload
+    def predict(
+        self,
+        source: Sequence[Picture],
+        *,
+        size: tuple[int, int] | None = None,
+        precision: str | None = None,
+        threshold: float | None = None,
+    ) -> list[Detections]: ...
+
+    def predict(
+        self,
+        source: Picture | Sequence[Picture],
+        *,
+        size: tuple[int, int] | None = None,
+        precision: str | None = None,
+        threshold: float | None = None,
+    ) -> Detections | list[Detections]:
+        """Return what is in a picture, or in each of a list, in the picture's own pixels.
+
+        source: path, PIL image, uint8 RGB array (h, w, 3), or a list of them. size: (short, long) side in pixels the
+        picture is resized to; None takes the recipe's. precision: "float32", "bfloat16", "float16", or None for the
+        fastest that the device is built for. threshold: lowest score, 0..1; None takes the recipe's test threshold.
+        UserError for a picture that cannot be read.
+        """
+        single = isinstance(source, str | Path | Image.Image | np.ndarray)
+        pictures = [source] if single else list(source)
+        prepare = self.prepare(size)
+        found = [self._predict(picture, prepare, precision, threshold) for picture in pictures]
+        return found[0] if single else found
+
+    def _predict(
+        self, picture: Picture, prepare: Prepare, precision: str | None, threshold: float | None
+    ) -> Detections:
+        array = read_picture(picture) if isinstance(picture, str | Path) else to_rgb(picture)
+        prepared = prepare(array)
+        raw = self.forward(pad_batch([prepared.image]), precision=precision)
+        (found,) = self.postprocess(raw, [prepared.size], scales=[prepared.scale], threshold=threshold)
+        return found
+
+    def forward(self, images: Tensor, *, precision: str | None = None) -> Raw:
+        """Return the raw output for a padded batch (b, 3, h, w) of normalised pictures, without gradients."""
+        dtype = choose_precision(precision, self.device)
+        images = images.to(self.device, memory_format=torch.channels_last)
+        with torch.inference_mode(), autocast(dtype, self.device):
+            return self.detector.eval()(images)
+
+    def prepare(self, size: tuple[int, int] | None = None) -> Prepare:
+        """Return the preparation of a picture for this model; size: (short, long), None for the recipe's."""
+        pictures = self.recipe.pictures
+        short, long = size or (pictures.short, pictures.long)
+        if not 1 <= short <= long:
+            raise UserError(f"size must be (short, long) with 1 <= short <= long, got {(short, long)}")
+        return Prepare(
+            short=short,
+            long=long,
+            mean=pictures.mean,
+            std=pictures.std,
+            bgr=pictures.bgr,
+            upscale=pictures.upscale or size is not None,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write weights and recipe as one .safetensors file, which `gfocal.load` reads back."""
+        save_weights(Path(path), self.detector, self.recipe)
+
+
+def build(
+    recipe: str | Path | Recipe,
+    *,
+    quality: Quality | None = None,
+    box: BoxRepresentation | None = None,
+    device: str | torch.device | None = None,
+    fetch_weights: bool = False,
+) -> Model:
+    """Return a fresh model of a recipe, by name, YAML file or as it is.
+
+    quality, box: replace the recipe's part by an instance from anywhere. fetch_weights: load the ImageNet weights
+    that the recipe starts from. UserError for an unknown recipe, or weights that cannot be fetched.
+    """
+    recipe = get_recipe(recipe)
+    parts = build_parts(recipe, quality=quality, box=box, fetch_weights=fetch_weights)
+    return Model(recipe, parts, choose_device(device))
+
+
+def load(
+    source: str | Path,
+    *,
+    recipe: str | Path | Recipe | None = None,
+    device: str | torch.device | None = None,
+) -> Model:
+    """Return a trained model.
+
+    source: a folder of `gfocal train` (its best weights), a .safetensors file of `Model.save`, or an official .pth of
+    GFocalV2 or mmdetection. recipe: name, YAML file or Recipe of an official file; None finds it from the keys.
+    device: "cpu", "cuda" or None for the GPU where there is one. UserError where the file does not fit, naming every
+    key that is missing, unexpected or misshapen.
+    """
+    path = _weights_file(Path(source))
+    if path.suffix == ".safetensors":
+        stored, state = read_weights(path)
+        chosen = stored if recipe is None else get_recipe(recipe)
+    else:
+        official = read_official(path)
+        chosen = get_recipe(recipe_of_official(official, where=str(path)) if recipe is None else recipe)
+        state = convert_official(official, num_classes=len(chosen.class_names))
+    return _loaded(chosen, state, where=str(path), device=choose_device(device))
+
+
+def _loaded(recipe: Recipe, state: Mapping[str, Tensor], *, where: str, device: torch.device) -> Model:
+    parts = build_parts(recipe)
+    load_state(parts.detector, state, where=where)
+    return Model(recipe, parts, device)
+
+
+def _weights_file(source: Path) -> Path:
+    """Return the file of weights that `source` stands for; UserError where there is none."""
+    if source.is_dir():
+        for name in ("best.safetensors", "last.safetensors"):
+            if (source / name).is_file():
+                return source / name
+        raise UserError(f"{source}: holds neither best.safetensors nor last.safetensors: name a run folder")
+    if not source.is_file():
+        raise UserError(f"{source}: no such file or folder: name a run folder, a .safetensors or an official .pth")
+    if source.suffix not in (".safetensors", ".pth", ".pt"):
+        raise UserError(f"{source}: weights are .safetensors or official .pth files")
+    return source

@@ -1,0 +1,38 @@
+"""Feature pyramid network (Lin et al. 2017) with the coarse levels that dense detectors add."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@final
+class FPN(nn.Module):
+    """Turns features of strides 8, 16, 32 into levels P3 to P7 of equal width.
+
+    in_channels: of each feature, finest first. Each extra level is a 3x3 convolution of stride 2 on the level
+    before it, the first of them on P5 itself (after its output convolution).
+    """
+
+    def __init__(self, in_channels: Sequence[int], channels: int, *, extra_levels: int = 2) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in in_channels)
+        self.output = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
+        self.extra = nn.ModuleList(nn.Conv2d(channels, channels, 3, 2, 1) for _ in range(extra_levels))
+        for conv in (*self.lateral, *self.output, *self.extra):
+            nn.init.xavier_uniform_(conv.weight)
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Return the levels, finest first, of features (b, c, h, w), finest first."""
+        merged = [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
+        for i in range(len(merged) - 1, 0, -1):
+            upper = F.interpolate(merged[i], size=merged[i - 1].shape[-2:], mode="nearest")
+            merged[i - 1] = merged[i - 1] + upper
+        levels = [output(feature) for output, feature in zip(self.output, merged, strict=True)]
+        for conv in self.extra:
+            levels.append(conv(levels[-1]))
+        return levels

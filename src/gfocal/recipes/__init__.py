@@ -1,0 +1,36 @@
+"""Named models: each recipe is a plain function that returns literal values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from gfocal.config import Recipe, read_recipe
+from gfocal.errors import unknown
+from gfocal.recipes import v1, v2
+
+RECIPES: Mapping[str, Callable[[], Recipe]] = {
+    make.__name__: make
+    for make in (
+        v1.gfl_r18_mini,
+        v1.gfl_r50_fpn_1x,
+        v1.gfl_r50_fpn_ms2x,
+        v2.gflv2_r18_mini,
+        v2.gflv2_r50_fpn_1x,
+        v2.gflv2_r50_fpn_ms2x,
+    )
+}
+
+
+def get_recipe(source: str | Path | Recipe) -> Recipe:
+    """Return a recipe by its name, from a YAML file, or as it is.
+
+    UserError names the nearest recipe where the name is unknown, and file, key and value where a file is wrong.
+    """
+    if isinstance(source, Recipe):
+        return source
+    if str(source) in RECIPES:
+        return RECIPES[str(source)]()
+    if str(source).endswith((".yaml", ".yml")):
+        return read_recipe(Path(source))
+    raise unknown("recipe", str(source), RECIPES)
