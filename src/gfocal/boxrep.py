@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import final
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 

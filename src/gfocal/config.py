@@ -8,8 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, cast, get_type_hints
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
-from pydantic import model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from gfocal.boxrep import BOXES
 from gfocal.errors import UserError, unknown
@@ -116,7 +124,7 @@ class ScheduleConfig(Frozen):
 
     Length is `epochs`, or `steps` where set. lr is for `batch` pictures a step. decay "step" multiplies it by 0.1
     after each of `milestones` (share of the whole length, 0..1), "cosine" lets it fall to 0. warmup: steps from
-    `warmup_factor` · lr. average: decay of the weights' moving average that is saved, 0 for none.
+    `warmup_factor` · lr, at most a fifth of the length. clip_norm: bound of the gradient's norm, or none.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -131,7 +139,6 @@ class ScheduleConfig(Frozen):
     warmup: int = Field(default=500, ge=0)
     warmup_factor: float = Field(default=0.001, gt=0, le=1)
     clip_norm: float | None = Field(default=None, gt=0)
-    average: float = Field(default=0.0, ge=0, lt=1)
 
 
 class Expected(Frozen):

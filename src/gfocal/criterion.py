@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ class Criterion:
     quality: Quality
     giou_weight: float = 2.0
 
-    def __call__(self, raw: Raw, truths: Sequence[Mapping[str, Tensor | tuple[int, int]]]) -> dict[str, Tensor]:
+    def __call__(self, raw: Raw, truths: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Return the weighted losses `cls`, `box` and, where they exist, `dfl` and `quality`; their sum is the loss.
 
         truths: one mapping a picture with `boxes` (g, 4) xyxy pixels, `labels` (g,), and optionally `size`, the
@@ -55,9 +56,7 @@ class Criterion:
             iou=box_iou_pairwise(predicted.detach(), boxes),
         )
         num_positive = mean_over_ranks(_positives(match, truth))
-        losses = {
-            name: _total(loss, target) / num_positive for name, loss in self.quality.losses(raw, target).items()
-        }
+        losses = {name: _total(loss, target) / num_positive for name, loss in self.quality.losses(raw, target).items()}
         weight = self.quality.box_weight(raw, target) * match.positive
         # the bound only acts where no location is positive, and then the sum above it is 0 too
         total = mean_over_ranks(weight.sum()).clamp(min=1e-12)
@@ -65,7 +64,7 @@ class Criterion:
         return losses | {name: (loss * weight).sum() / total for name, loss in box_losses.items()}
 
 
-def ground_truth(raw: Raw, truths: Sequence[Mapping[str, Tensor | tuple[int, int]]]) -> GroundTruth:
+def ground_truth(raw: Raw, truths: Sequence[Mapping[str, Any]]) -> GroundTruth:
     """Return the boxes of all pictures in one row, on the device of `raw`."""
     device = raw.scores.device
     if len(truths) != raw.scores.shape[0]:

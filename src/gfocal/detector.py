@@ -40,6 +40,7 @@ class Detector(nn.Module):
         self.box_width = box.width
         self.box_conv = nn.Conv2d(channels, 4 * box.width, 3, padding=1)
         self.scales = nn.ParameterList(nn.Parameter(torch.ones(())) for _ in priors.strides)
+        assert self.box_conv.bias is not None
         nn.init.normal_(self.box_conv.weight, std=0.01)
         nn.init.zeros_(self.box_conv.bias)
 

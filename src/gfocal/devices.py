@@ -50,4 +50,4 @@ def _fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     # AVX-512 alone computes bfloat16 by way of float32, slower than float32 itself
-    return "AMX" in torch.backends.cpu.get_cpu_capability() or torch.cpu._is_amx_tile_supported()
+    return "AMX" in torch.backends.cpu.get_cpu_capability() or torch.cpu._is_amx_tile_supported()  # pyright: ignore[reportPrivateUsage]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from gfocal.errors import UserError
 
 
 @contextmanager
-def whole_or_absent(path: Path) -> Iterator[Path]:
+def whole_or_absent(path: Path) -> Generator[Path]:
     """Yield a scratch path beside `path`; on success it is flushed to disk and takes the name, else it is removed.
 
     UserError where the folder cannot be written to.

@@ -23,7 +23,7 @@ from gfocal.checkpoint import (
     save_weights,
 )
 from gfocal.config import Recipe
-from gfocal.data.collate import pad_batch
+from gfocal.data.collate import pad
 from gfocal.data.pictures import read_picture, to_rgb
 from gfocal.data.transforms import Prepare
 from gfocal.devices import autocast, choose_device, choose_precision
@@ -97,9 +97,9 @@ class Model:
     ) -> Detections:
         array = read_picture(picture) if isinstance(picture, str | Path) else to_rgb(picture)
         prepared = prepare(array)
-        raw = self.forward(pad_batch([prepared.image]), precision=precision)
+        raw = self.forward(pad(prepared.image), precision=precision)
         (found,) = self.postprocess(raw, [prepared.size], scales=[prepared.scale], threshold=threshold)
-        return found
+        return found.cpu()
 
     def forward(self, images: Tensor, *, precision: str | None = None) -> Raw:
         """Return the raw output for a padded batch (b, 3, h, w) of normalised pictures, without gradients."""

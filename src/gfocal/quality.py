@@ -53,6 +53,7 @@ class Quality(nn.Module, ABC):
 def class_conv(channels: int, num_classes: int) -> nn.Conv2d:
     """Return the 3x3 convolution to class logits, its bias set for `PRIOR_PROBABILITY`."""
     conv = nn.Conv2d(channels, num_classes, 3, padding=1)
+    assert conv.bias is not None
     nn.init.normal_(conv.weight, std=0.01)
     nn.init.constant_(conv.bias, -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY))
     return conv
@@ -90,7 +91,9 @@ class Joint(Quality):
         """Return the joint logits; no quality apart."""
         return self.cls(cls_feature), None
 
-    def scores(self, class_logits: Float[Tensor, "b n k"], quality_logits: None) -> Float[Tensor, "b n k"]:
+    def scores(
+        self, class_logits: Float[Tensor, "b n k"], quality_logits: Float[Tensor, "b n"] | None
+    ) -> Float[Tensor, "b n k"]:
         """Return the sigmoid of the joint logits."""
         return class_logits.sigmoid()
 
@@ -114,21 +117,19 @@ class DGQP(Quality):
 
     needs_distribution = True
 
-    def __init__(
-        self, channels: int, num_classes: int, *, top_k: int = 4, hidden: int = 64, beta: float = 2.0
-    ) -> None:
+    def __init__(self, channels: int, num_classes: int, *, top_k: int = 4, hidden: int = 64, beta: float = 2.0) -> None:
         super().__init__()
         if top_k < 1:
             raise ValueError(f"quality.top_k must be at least 1, got {top_k}")
         self.top_k = top_k
         self.beta = beta
         self.cls = class_conv(channels, num_classes)
-        self.predictor = nn.Sequential(
-            nn.Conv2d(4 * (top_k + 1), hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, 1, 1)
-        )
-        for layer in (self.predictor[0], self.predictor[2]):
+        layers = nn.Conv2d(4 * (top_k + 1), hidden, 1), nn.Conv2d(hidden, 1, 1)
+        for layer in layers:
+            assert layer.bias is not None
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
+        self.predictor = nn.Sequential(layers[0], nn.ReLU(inplace=True), layers[1])
 
     def forward(
         self,
@@ -146,9 +147,10 @@ class DGQP(Quality):
         return torch.cat([top, top.mean(dim=2, keepdim=True)], dim=2).flatten(1, 2)
 
     def scores(
-        self, class_logits: Float[Tensor, "b n k"], quality_logits: Float[Tensor, "b n"]
+        self, class_logits: Float[Tensor, "b n k"], quality_logits: Float[Tensor, "b n"] | None
     ) -> Float[Tensor, "b n k"]:
         """Return J = C × I (Eq. 3)."""
+        assert quality_logits is not None
         return class_logits.sigmoid() * quality_logits.sigmoid()[..., None]
 
     def losses(self, raw: Raw, target: Target) -> dict[str, Tensor]:

@@ -117,7 +117,8 @@ class Truth:
     """The annotation of one picture.
 
     boxes: (g, 4) xyxy pixels. labels: (g,) from 0. crowd: (g,) whether a box stands for a group (ignored in
-    training). softness: (g, 4) pixels over which the left, top, right, bottom edge fades, where known.
+    training). softness: (g, 4) pixels over which the left, top, right, bottom edge fades, where known. areas: (g,)
+    square pixels of the objects themselves, by which COCO's metrics tell small from large, where known.
     name tells the picture to a person (its file name); size is (height, width) in pixels.
     """
 
@@ -128,6 +129,7 @@ class Truth:
     labels: Int[Tensor, " g"]
     crowd: Bool[Tensor, " g"]
     softness: Float[Tensor, "g 4"] | None = None
+    areas: Float[Tensor, " g"] | None = None
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,10 @@ class EdgeDistributions:
         """Return the boxes at `index` (int, slice, long or bool tensor)."""
         rows = slice(index, index + 1 or None) if isinstance(index, int) else index
         return EdgeDistributions(self.probabilities[rows], self.positions[rows])
+
+    def cpu(self) -> EdgeDistributions:
+        """Return the distributions in the memory of the host."""
+        return EdgeDistributions(self.probabilities.cpu(), self.positions.cpu())
 
     @property
     def mean(self) -> Float[Tensor, "n 4"]:
@@ -241,6 +247,17 @@ class Detections:
 
     def __iter__(self) -> Iterator[Detections]:
         return (self[index] for index in range(len(self)))
+
+    def cpu(self) -> Detections:
+        """Return the detections in the memory of the host."""
+        return replace(
+            self,
+            boxes=self.boxes.cpu(),
+            scores=self.scores.cpu(),
+            labels=self.labels.cpu(),
+            quality=None if self.quality is None else self.quality.cpu(),
+            edges=None if self.edges is None else self.edges.cpu(),
+        )
 
     @property
     def names(self) -> list[str]:

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from gfocal.data.dataset import FolderDataset, Record
+from gfocal.data.dataset import FolderDataset, Record, split_rows
 from gfocal.data.pictures import path_text, value_text
 from gfocal.errors import UserError
 from gfocal.structures import Truth
@@ -109,64 +107,73 @@ def _read_images(entries: list[Any]) -> dict[int, _Picture]:
 class _Boxes:
     """The annotations as columns: box xywh, row of the picture, label, crowd."""
 
-    xywh: NDArray[np.float64]
-    row: NDArray[np.int64]
-    label: NDArray[np.int64]
-    crowd: NDArray[np.bool_]
+    xywh: Tensor
+    row: Tensor
+    label: Tensor
+    crowd: Tensor
 
 
 def _read_boxes(entries: list[Any], pictures: dict[int, _Picture], labels: dict[int, int]) -> _Boxes:
+    rows = {number: picture.row for number, picture in pictures.items()}
     xywh: list[list[float]] = []
     heads: list[tuple[int, int, bool]] = []
     for index, entry in enumerate(entries):
-        where = f"annotations[{index}]"
-        annotation = _mapping(entry, where)
-        picture = pictures.get(_whole(annotation, "image_id", where))
-        if picture is None:
-            raise UserError(f"{where}.image_id is {annotation['image_id']}: no entry of images has this id")
-        label = labels.get(_whole(annotation, "category_id", where))
-        if label is None:
-            raise UserError(f"{where}.category_id is {annotation['category_id']}: no entry of categories has this id")
-        box, crowd = _box(annotation, where), _flag(annotation, "iscrowd", where)
-        if not _flag(annotation, "ignore", where):
+        # There may be a million: the common case has to be quick, what is wrong with any other is found afterwards.
+        try:
+            x, y, width, height = box = entry["bbox"]
+            row, label = rows[entry["image_id"]], labels[entry["category_id"]]
+            crowd, ignored = entry.get("iscrowd", 0), entry.get("ignore", 0)
+            sound = (
+                -_LARGEST_NUMBER < x < _LARGEST_NUMBER
+                and -_LARGEST_NUMBER < y < _LARGEST_NUMBER
+                and 0 <= width < _LARGEST_NUMBER
+                and 0 <= height < _LARGEST_NUMBER
+                and crowd in (0, 1)
+                and ignored in (0, 1)
+                and bool not in (type(x), type(y), type(width), type(height))
+            )
+        except (KeyError, TypeError, ValueError):
+            raise _fault(entry, f"annotations[{index}]", rows, labels) from None
+        if not sound:
+            raise _fault(entry, f"annotations[{index}]", rows, labels)
+        if not ignored:
             xywh.append(box)
-            heads.append((picture.row, label, crowd))
-    columns = np.array(heads, dtype=np.int64).reshape(-1, 3)
-    return _Boxes(np.array(xywh, dtype=np.float64).reshape(-1, 4), columns[:, 0], columns[:, 1], columns[:, 2] > 0)
+            heads.append((row, label, bool(crowd)))
+    row, label, crowd = torch.tensor(heads, dtype=torch.long).reshape(-1, 3).unbind(1)
+    return _Boxes(torch.tensor(xywh, dtype=torch.float64).reshape(-1, 4), row, label, crowd > 0)
 
 
 def _per_picture(boxes: _Boxes, pictures: dict[int, _Picture]) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Return the clipped boxes, labels and crowd flags of each picture, in the order of the file."""
-    sizes = np.array([(p.width, p.height) for p in pictures.values()], dtype=np.float64)[boxes.row]
-    low = np.clip(boxes.xywh[:, :2], 0, sizes)
-    high = np.clip(boxes.xywh[:, :2] + boxes.xywh[:, 2:], 0, sizes)
-    kept = np.flatnonzero((high - low >= _SMALLEST_SIDE).all(1))
-    kept = kept[np.argsort(boxes.row[kept], kind="stable")]
-    counts = np.bincount(boxes.row[kept], minlength=len(pictures)).tolist()
-    xyxy = np.concatenate([low, high], axis=1)[kept].astype(np.float32)
-    columns = (torch.from_numpy(column).split(counts) for column in (xyxy, boxes.label[kept], boxes.crowd[kept]))
-    # Copies: a view would drag the boxes of all pictures along wherever those of one go.
-    return [(a.clone(), b.clone(), c.clone()) for a, b, c in zip(*columns, strict=True)]
+    sides = [(picture.width, picture.height) for picture in pictures.values()]
+    limits = torch.tensor(sides, dtype=torch.float64)[boxes.row]
+    low, high = (
+        torch.minimum(corner.clamp(min=0), limits)
+        for corner in (boxes.xywh[:, :2], boxes.xywh[:, :2] + boxes.xywh[:, 2:])
+    )
+    kept = (high - low >= _SMALLEST_SIDE).all(1).nonzero()[:, 0]
+    kept = kept[boxes.row[kept].argsort(stable=True)]
+    counts = boxes.row[kept].bincount(minlength=len(pictures)).numpy().tolist()
+    xyxy = torch.cat([low, high], dim=1)[kept].float()
+    columns = (xyxy, boxes.label[kept], boxes.crowd[kept])
+    return list(zip(*(split_rows(column, counts) for column in columns), strict=True))
 
 
-def _box(annotation: dict[str, Any], where: str) -> list[float]:
-    box = _value(annotation, "bbox", where)
-    if type(box) is not list or len(cast(list[Any], box)) != 4:
-        raise UserError(f"{where}.bbox is {value_text(box)}: must be [x, y, width, height] in pixels")
-    for value in cast(list[Any], box):
-        # The comparison is false for NaN, too.
-        if type(value) not in (int, float) or not -_LARGEST_NUMBER < value < _LARGEST_NUMBER:
-            raise UserError(f"{where}.bbox is {value_text(box)}: must be four finite numbers in pixels")
-    if box[2] < 0 or box[3] < 0:
-        raise UserError(f"{where}.bbox is {value_text(box)}: its width and height must not be negative")
-    return cast(list[float], box)
-
-
-def _flag(entry: dict[str, Any], key: str, where: str) -> bool:
-    value = entry.get(key, 0)
-    if value not in (0, 1):
-        raise UserError(f"{where}.{key} is {value_text(value)}: must be 0 or 1")
-    return bool(value)
+def _fault(entry: Any, where: str, rows: dict[int, int], labels: dict[int, int]) -> UserError:
+    """Return the error that says what is wrong with an annotation that cannot be used."""
+    annotation = _mapping(entry, where)
+    for key, known, listed in (("image_id", rows, "images"), ("category_id", labels, "categories")):
+        number = _whole(annotation, key, where)
+        if number not in known:
+            return UserError(f"{where}.{key} is {number}: no entry of {listed} has this id")
+    for key in ("iscrowd", "ignore"):
+        if annotation.get(key, 0) not in (0, 1):
+            return UserError(f"{where}.{key} is {value_text(annotation[key])}: must be 0 or 1")
+    bbox = _value(annotation, "bbox", where)
+    return UserError(
+        f"{where}.bbox is {value_text(bbox)}: must be [x, y, width, height] in pixels, "
+        "four finite numbers, the last two not negative"
+    )
 
 
 def _whole(entry: dict[str, Any], key: str, where: str) -> int:
@@ -189,7 +196,11 @@ def _entries(content: dict[str, Any], key: str) -> list[Any]:
     if type(value) is not list:
         shown = f"is {value_text(value)}" if key in content else "is missing"
         raise UserError(f"{key} {shown}: must be a list, as in the COCO format")
-    return cast(list[Any], value)
+    return _list(value)
+
+
+def _list(value: Any) -> list[Any]:
+    return cast(list[Any], value) if type(value) is list else []
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:

@@ -81,6 +81,14 @@ def pad_size(size: tuple[int, int], *, multiple: int = 32) -> tuple[int, int]:
     return -(-size[0] // multiple) * multiple, -(-size[1] // multiple) * multiple
 
 
+def pad(image: Float[Tensor, "3 h w"], *, multiple: int = 32) -> Float[Tensor, "1 3 H W"]:
+    """Return one normalised picture as a batch of its own, padded with zeros on the right and below."""
+    height, width = image.shape[1:]
+    padded = image.new_zeros(1, 3, *pad_size((height, width), multiple=multiple))
+    padded[0, :, :height, :width] = image
+    return padded
+
+
 def collate(examples: Sequence[Example], *, multiple: int = 32) -> Batch:
     """Put at least one example into a batch, each in the upper left corner of its padding."""
     sizes = [(example.image.shape[1], example.image.shape[2]) for example in examples]

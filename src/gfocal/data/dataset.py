@@ -6,18 +6,20 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, Protocol, cast, final, runtime_checkable
 
 import numpy as np
 import torch
 import yaml
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gfocal.data.pictures import path_text, read_picture, value_text
 from gfocal.errors import UserError, unknown
 from gfocal.structures import Truth
 
 
+@runtime_checkable
 class Dataset(Protocol):
     """Pictures with their boxes, by index from 0."""
 
@@ -84,6 +86,14 @@ class FolderDataset:
         return _unpickled, (self.class_names, self.category_ids, heads, (boxes, labels, crowd), softness)
 
 
+def split_rows(column: Tensor, counts: list[int]) -> list[Tensor]:
+    """Return the rows (n, ...) of `column` in pieces of `counts` rows, each a copy.
+
+    Copies, because a view would drag the rows of all pictures along wherever those of one go.
+    """
+    return [piece.clone() for piece in torch.split(column, counts)]
+
+
 def open_dataset(source: str | Path, split: str) -> Dataset:
     """Open the split (train, val, ...) of the data set that a user named.
 
@@ -130,7 +140,8 @@ def _open_yaml(path: Path, split: str) -> FolderDataset:
 def _yaml_splits(path: Path) -> dict[str, dict[str, str]]:
     try:
         # Nodes rather than values: they know their lines, and repeated keys are not lost.
-        root = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
+        text = path.read_text(encoding="utf-8-sig")
+        root = cast(yaml.Node | None, yaml.compose(text, Loader=yaml.SafeLoader))  # pyright: ignore[reportUnknownMemberType]
     except UnicodeDecodeError as error:
         raise UserError(f"not UTF-8 text (byte {error.start}): save it as UTF-8") from error
     except OSError as error:
@@ -167,7 +178,7 @@ def _yaml_pairs(what: str, node: yaml.Node) -> dict[str, yaml.Node]:
         raise UserError(f"{line}: {what} is {shown}: write {_WANTED}")
     pairs: dict[str, yaml.Node] = {}
     for key, value in node.value:
-        if not isinstance(key, yaml.ScalarNode):
+        if not isinstance(key, yaml.ScalarNode) or not str(key.value).isprintable():
             raise UserError(f"line {key.start_mark.line + 1}: a key of {what} is no word: write {_WANTED}")
         if key.value in pairs:
             raise UserError(f"line {key.start_mark.line + 1}: {value_text(key.value)} appears twice: remove one")
@@ -197,22 +208,13 @@ def _unpickled(
     softness: Sequence[NDArray[np.float32] | None],
 ) -> FolderDataset:
     counts = [count for *_, count in heads]
-    rows = zip(*(torch.from_numpy(column).split(counts) for column in columns), strict=True)
+    boxes, labels, crowd = (split_rows(torch.as_tensor(column), counts) for column in columns)
+    soft = [None if edges is None else torch.as_tensor(edges) for edges in softness]
     records = [
-        Record(
-            Path(path),
-            # Copies: a view of the one array would drag all of it along wherever the boxes go.
-            Truth(
-                image_id,
-                name,
-                size,
-                boxes.clone(),
-                labels.clone(),
-                crowd.clone(),
-                None if soft is None else torch.from_numpy(soft),
-            ),
+        Record(Path(path), Truth(image_id, name, size, *columns_of_one))
+        for (path, image_id, name, size, _), columns_of_one in zip(
+            heads, zip(boxes, labels, crowd, soft, strict=True), strict=True
         )
-        for (path, image_id, name, size, _), (boxes, labels, crowd), soft in zip(heads, rows, softness, strict=True)
     ]
     return FolderDataset(class_names, tuple(records), category_ids)
 

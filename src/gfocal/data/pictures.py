@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import reprlib
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ def read_picture(path: Path | str, *, size: tuple[int, int] | None = None) -> ND
     path = Path(path)
     place = path_text(path)
     _check_file(path, place)
-    with _decoding(place), Image.open(path) as picture:
+    with _decoding(place), closing(Image.open(path)) as picture:
         # Checked before anything is decoded: Pillow hands some kinds (EPS) to other programs.
         if picture.format not in _FORMATS:
             raise UserError(f"{place}: files of the kind {picture.format} are not read: save it as JPEG or PNG")
@@ -46,7 +46,7 @@ def read_picture(path: Path | str, *, size: tuple[int, int] | None = None) -> ND
     return array
 
 
-def to_rgb(picture: Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
+def to_rgb(picture: Image.Image | NDArray[Any]) -> NDArray[np.uint8]:
     """Turn a Pillow image of any mode, or check an array, into a uint8 RGB array (h, w, 3), C-contiguous, writable.
 
     A Pillow image is treated as its file would be by `read_picture`, orientation included. An array that already
@@ -75,8 +75,9 @@ def path_text(path: Path | str) -> str:
 def value_text(value: object) -> str:
     """Return any value as one short printable line."""
     short = reprlib.Repr()
-    short.maxstring = short.maxother = 60
-    return short.repr(value)
+    short.maxlevel, short.maxstring = 2, 60
+    text = short.repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _check_file(path: Path, place: str) -> None:
@@ -92,7 +93,7 @@ def _check_file(path: Path, place: str) -> None:
 
 
 @contextmanager
-def _decoding(place: str) -> Iterator[None]:
+def _decoding(place: str) -> Generator[None]:
     """Turn what Pillow raises into a UserError at `place`, and keep its warnings to itself."""
     try:
         with warnings.catch_warnings():

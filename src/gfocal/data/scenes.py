@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import reduce
+from typing import final
 
 import cv2
 import numpy as np
@@ -20,8 +22,10 @@ from gfocal.data.shapes import (
     NO_CLASS,
     Figure,
     Plane,
+    Sides,
     Window,
     bar,
+    below,
     between,
     cloud,
     compose,
@@ -33,20 +37,24 @@ from gfocal.errors import UserError
 from gfocal.structures import Truth
 
 Size = tuple[int, int]
-Colour = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
 
 MIN_SIDE = 64  # pixels of a picture
 MIN_LONGEST = 12.0  # pixels of an object's longer side
 MAX_LONGEST = 0.6  # of the picture's shorter side
 MAX_OBJECTS = 8
-MAX_OCCLUDERS = 3
+MAX_CLOUDS = 2
+MAX_BARS = 2
+MAX_BAR = 6.0  # pixels of a bar's width: too little to hide any object
 MAX_HIDDEN = 0.7  # share of an object's area; one hidden more is left out
-LATTICE = 2  # pixels between the samples of what hides what
+SAMPLES = 12  # across an object's box, of what hides it
+MIN_FILL = 0.2  # share of its box that any object fills
 PLACES = 4  # tries to find an object a place where it overlaps others by less than MAX_OVERLAP
 MAX_OVERLAP = 0.4  # share of the smaller box
 MIN_CONTRAST = 60  # grey levels between an object and what lies under it, in some channel, where three tries find it
 
 
+@final
 @dataclass(frozen=True)
 class Scenes:
     """A data set of `length` pictures of `size` (height, width) pixels drawn from `seed`.
@@ -81,17 +89,19 @@ class Scenes:
         outside 0..length - 1.
         """
         figures = [figure for figure in self._layout(self._rng(index)) if figure.label != NO_CLASS]
+        boxes = np.array([figure.box for figure in figures], dtype=np.float32)
+        softness = np.array([figure.softness for figure in figures], dtype=np.float32)
         return Truth(
             image_id=index,
             name=f"scene-{self.seed}-{index:06d}",
             size=self.size,
-            boxes=torch.tensor([figure.box for figure in figures], dtype=torch.float32).reshape(-1, 4),
+            boxes=torch.from_numpy(boxes),
             labels=torch.tensor([figure.label for figure in figures], dtype=torch.int64),
             crowd=torch.zeros(len(figures), dtype=torch.bool),
-            softness=torch.tensor([figure.softness for figure in figures], dtype=torch.float32).reshape(-1, 4),
+            softness=torch.from_numpy(softness),
         )
 
-    def picture(self, index: int) -> npt.NDArray[np.uint8]:
+    def picture(self, index: int) -> Bytes:
         """Return picture `index`, (height, width, 3) RGB; raises IndexError for an index outside 0..length - 1."""
         rng = self._rng(index)
         return _paint(rng, self._layout(rng), size=self.size)
@@ -99,164 +109,214 @@ class Scenes:
     def _rng(self, index: int) -> np.random.Generator:
         if not 0 <= index < self.length:
             raise IndexError(f"index {index} is out of range for {self.length} scenes")
-        return np.random.default_rng([self.seed, index])
+        # Named rather than NumPy's default, which may change.
+        return np.random.Generator(np.random.PCG64([self.seed, index]))
 
     def _layout(self, rng: np.random.Generator) -> list[Figure]:
         """Return what the picture shows, back to front; all of it is drawn from `rng` before any pixel is."""
         figures: list[Figure] = []
-        for _ in range(int(rng.integers(1, MAX_OBJECTS + 1))):
+        for _ in range(1 + below(rng, MAX_OBJECTS)):
             figures.append(_object(rng, figures, size=self.size))
-        objects = figures.copy()
-        for _ in range(int(rng.integers(0, MAX_OCCLUDERS + 1))):
-            # Most occluders lie before all objects, the others somewhere between them.
-            depth = len(figures) if rng.random() < 0.6 else int(rng.integers(0, len(figures) + 1))
-            figures.insert(depth, _occluder(rng, size=self.size))
-        # Without occluders the foremost object is in full view, so no picture is empty.
-        return _visible(figures, size=self.size) or _visible(objects, size=self.size)
+        short = min(self.size)
+        for _ in range(below(rng, MAX_CLOUDS + 1)):
+            _insert(rng, figures, figure=cloud(rng, longest=between(rng, 0.1, 0.3) * short), size=self.size)
+        figures = _visible(figures)
+        for _ in range(below(rng, MAX_BARS + 1)):
+            length, width = between(rng, 0.25, 0.75) * short, between(rng, 1.5, MAX_BAR)
+            _insert(rng, figures, figure=bar(rng, length=length, width=width), size=self.size)
+        return figures
+
+
+def _insert(rng: np.random.Generator, figures: list[Figure], *, figure: Figure, size: Size) -> None:
+    """Put an occluder before all `figures` or, less often, somewhere between them."""
+    depth = len(figures) if rng.random() < 0.6 else below(rng, len(figures) + 1)
+    figures.insert(depth, replace(figure, centre=(between(rng, 0, size[1]), between(rng, 0, size[0]))))
 
 
 def _object(rng: np.random.Generator, others: list[Figure], *, size: Size) -> Figure:
-    label = int(rng.integers(len(CLASS_NAMES)))
+    label = below(rng, len(CLASS_NAMES))
     growth = math.exp(between(rng, 0, math.log(MAX_LONGEST * min(size) / MIN_LONGEST)))
     # Rounded to a fraction with an exact binary form, since libraries differ in the last bit of exp.
     figure = compose(rng, label, longest=round(MIN_LONGEST * growth * 8) / 8)
-    left, top, right, bottom = (
-        reach + softness / 2 + 1 for reach, softness in zip(figure.reach, figure.softness, strict=True)
-    )
+    left, top, right, bottom = figure.reach
+    margins = [reach + softness / 2 + 1 for reach, softness in zip(figure.reach, figure.softness, strict=True)]
+    boxes = [other.box for other in others]
+    x = y = 0.0
     for _ in range(PLACES):
-        centre = between(rng, left, size[1] - right), between(rng, top, size[0] - bottom)
-        figure = replace(figure, centre=centre)
-        if all(_overlap(figure, other) < MAX_OVERLAP for other in others):
+        x, y = between(rng, margins[0], size[1] - margins[2]), between(rng, margins[1], size[0] - margins[3])
+        box = (x - left, y - top, x + right, y + bottom)
+        if all(_shared(box, other) < MAX_OVERLAP * min(_area(box), _area(other)) for other in boxes):
             break
-    return figure
+    return replace(figure, centre=(x, y))
 
 
-def _overlap(a: Figure, b: Figure) -> float:
-    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a.box, b.box
-    shared = max(min(ax2, bx2) - max(ax1, bx1), 0) * max(min(ay2, by2) - max(ay1, by1), 0)
-    return shared / min((ax2 - ax1) * (ay2 - ay1), (bx2 - bx1) * (by2 - by1))
+def _area(box: Sides) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _occluder(rng: np.random.Generator, *, size: Size) -> Figure:
-    height, width = size
-    if rng.random() < 0.5:
-        # Twice the sum of the sides reaches out of the picture at both ends wherever the bar lies.
-        figure = bar(rng, length=2.0 * (height + width), width=between(rng, 1.5, 0.04 * min(size)))
-    else:
-        figure = cloud(rng, longest=between(rng, 0.1, 0.3) * min(size))
-    return replace(figure, centre=(between(rng, 0, width), between(rng, 0, height)))
+def _shared(a: Sides, b: Sides) -> float:
+    """Return the area that two boxes share."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    return width * height if width > 0 and height > 0 else 0.0
 
 
-def _visible(figures: list[Figure], *, size: Size) -> list[Figure]:
-    """Return `figures` without the objects that those before them hide for more than MAX_HIDDEN of their area."""
-    covered = np.zeros((-(-size[0] // LATTICE), -(-size[1] // LATTICE)), dtype=np.bool_)
+def _visible(figures: list[Figure]) -> list[Figure]:
+    """Return `figures`, back to front, without the objects that those before them hide too much of.
+
+    Should no object be left, the clouds go: then the foremost object is in full view, and no picture is empty.
+    """
     kept: list[Figure] = []
     for figure in reversed(figures):
-        rows, columns = figure.window(size, step=LATTICE)
-        inside = distance(figure, (rows, columns)) < 0
-        below = covered[_coarse(rows), _coarse(columns)]
-        hidden = np.count_nonzero(inside & below)
-        if figure.label != NO_CLASS and hidden > MAX_HIDDEN * np.count_nonzero(inside):
-            continue
-        below |= inside
-        kept.append(figure)
-    return kept[::-1]
+        if figure.label == NO_CLASS or _hidden(figure, kept) <= MAX_HIDDEN:
+            kept.append(figure)
+    objects = [figure for figure in figures if figure.label != NO_CLASS]
+    return kept[::-1] if any(figure.label != NO_CLASS for figure in kept) else _visible(objects)
 
 
-def _coarse(part: slice) -> slice:
-    return slice(part.start // LATTICE, -(-part.stop // LATTICE))
+def _hidden(figure: Figure, others: list[Figure]) -> float:
+    """Return the share of the figure's area that the others cover, from samples of its box.
+
+    It is 0 where the boxes of the others alone show that it cannot exceed MAX_HIDDEN.
+    """
+    box = x1, y1, x2, y2 = figure.box
+    shared = [_shared(box, other.box) for other in others]
+    if sum(shared) <= MAX_HIDDEN * MIN_FILL * _area(box):
+        return 0.0
+    steps = (np.arange(SAMPLES, dtype=np.float32) + np.float32(0.5)) * np.float32(1 / SAMPLES)
+    axes = (steps * np.float32(x2 - x1) + np.float32(x1), steps * np.float32(y2 - y1) + np.float32(y1))
+    inside = distance(figure, axes) < 0
+    covered = reduce(
+        np.logical_or, (distance(other, axes) < 0 for other, area in zip(others, shared, strict=True) if area)
+    )
+    return np.count_nonzero(inside & covered) / np.count_nonzero(inside)
 
 
-def _paint(rng: np.random.Generator, figures: list[Figure], *, size: Size) -> npt.NDArray[np.uint8]:
+def _paint(rng: np.random.Generator, figures: list[Figure], *, size: Size) -> Bytes:
     """Return the picture of `figures`, back to front, on a background of its own."""
-    canvas = _background(rng, size)
-    backdrop = canvas.copy()
+    backdrop = _background(rng, size)
+    canvas = np.array(backdrop)
     for figure in figures:
-        window = figure.window(size)
-        under = canvas[:, window[0], window[1]]
+        left, top, right, bottom = window = figure.window(size)
+        under = canvas[:, top:bottom, left:right].astype(np.float32)
         skin = _patch(rng, backdrop, window=window) if figure.label == NO_CLASS else _skin(rng, under)
-        skin -= under
-        skin *= coverage(figure, window)
-        under += skin
-    grain = rng.integers(0, 256, canvas.shape, dtype=np.uint8).astype(np.float32)
-    canvas += (grain - 127.5) * (between(rng, 0, 8) / 127.5)
-    return cv2.merge([plane.astype(np.uint8) for plane in (canvas + 0.5).clip(0, 255)])  # pyright: ignore
+        mixed = (skin - under) * coverage(figure, window)
+        mixed += under
+        # The half makes the cut to whole numbers round.
+        canvas[:, top:bottom, left:right] = mixed + np.float32(0.5)
+    return _noisy(rng, canvas, strength=below(rng, 9))
 
 
-def _background(rng: np.random.Generator, size: Size) -> Plane:
-    """Return a (3, height, width) picture in 0..255: broad colours, and a finer texture laid over them."""
-    first, second = _colour(rng), _colour(rng)
-    broad = _field(rng, size, names=("noise", "gradient", "ripples"))
-    canvas = _mix(first, second, share=broad)
-    canvas += _tint(rng, strength=between(rng, 10, 60))[:, None, None] * (_field(rng, size, names=tuple(_FIELDS)) - 0.5)
-    canvas += _tint(rng, strength=between(rng, 5, 40))[:, None, None] * (_field(rng, size, names=("grain",)) - 0.5)
-    return canvas
+def _noisy(rng: np.random.Generator, canvas: Bytes, *, strength: int) -> Bytes:
+    """Return (height, width, 3) of a (3, height, width) picture with even noise in -strength..strength, all grey."""
+    size = canvas.shape[1], canvas.shape[2]
+    ramp = np.arange(256) * (2 * strength + 1) // 256
+    noise, middle = cv2.LUT(_bytes(rng, size), ramp.astype(np.uint8)), np.full(size, strength, dtype=np.uint8)
+    # Two sums of bytes that stop at 0 and 255 are much faster than one of signed numbers.
+    planes = [cv2.subtract(cv2.add(canvas[channel], noise), middle) for channel in range(3)]
+    return np.asarray(cv2.merge(planes), dtype=np.uint8)
+
+
+def _background(rng: np.random.Generator, size: Size) -> Bytes:
+    """Return a (3, height, width) picture: broad colours, and a finer texture laid over them."""
+    # Half the size is fine enough here, and a quarter of the work.
+    half = (size[0] + 1) // 2, (size[1] + 1) // 2
+    canvas = _mix(_colour(rng), _colour(rng), share=_field(rng, half, names=("noise", "gradient", "ripples")))
+    fine = _field(rng, half, names=("noise", "grain", "gradient", "stripes", "checks", "ripples"))
+    fine *= np.float32(between(rng, 10, 60))
+    fine += _field(rng, half, names=("grain",)) * np.float32(between(rng, 5, 40))
+    canvas += _tint(rng, strength=1)[:, None, None] * (fine - np.float32(40))
+    pixels = np.asarray(cv2.merge(list(canvas.clip(0, 255).astype(np.uint8))), dtype=np.uint8)
+    return np.array(cv2.split(_enlarge(pixels, size)), dtype=np.uint8)
 
 
 def _skin(rng: np.random.Generator, under: Plane) -> Plane:
     """Return a (3, height, width) texture of an object, of a colour that mostly stands out from what lies `under`."""
     sample = under[:, ::4, ::4].astype(np.int64)
     # Sums of integers do not depend on the order of summation, which differs between processors.
-    ground = (sample.sum(axis=(1, 2)) / sample[0].size).astype(np.float32)
-    colours = [_colour(rng) for _ in range(3)]
-    colour = next((one for one in colours if max(abs(one - ground).tolist()) > MIN_CONTRAST), colours[-1])
-    field = _field(rng, (under.shape[1], under.shape[2]), names=tuple(_FIELDS))
-    second = colour + _tint(rng, strength=between(rng, 0, 60)) + _tint(rng, strength=between(rng, 0, 30))
-    return _mix(colour, second, share=field)
+    ground = sample.sum(axis=(1, 2)) / sample[0].size
+    colour = _colour(rng)
+    for _ in range(2):
+        if max(np.abs(colour - ground).tolist()) > MIN_CONTRAST:
+            break
+        colour = _colour(rng)
+    second = (colour + _tint(rng, strength=between(rng, 0, 90))).clip(0, 255)
+    names = ("plain", "plain", "gradient", "ripples", "noise", "grain", "stripes", "checks")
+    return _mix(colour, second, share=_field(rng, (under.shape[1], under.shape[2]), names=names))
 
 
-def _patch(rng: np.random.Generator, backdrop: Plane, *, window: Window) -> Plane:
+def _patch(rng: np.random.Generator, backdrop: Bytes, *, window: Window) -> Plane:
     """Return a piece of the backdrop from elsewhere, a little lighter or darker, to fill `window`."""
-    height, width = (part.stop - part.start for part in window)
-    top = int(rng.integers(0, backdrop.shape[1] - height + 1))
-    left = int(rng.integers(0, backdrop.shape[2] - width + 1))
-    flipped = backdrop[:, :: -1 if rng.random() < 0.5 else 1, :: -1 if rng.random() < 0.5 else 1]
-    return flipped[:, top : top + height, left : left + width] + _tint(rng, strength=between(rng, 0, 50))[:, None, None]
+    width, height = window[2] - window[0], window[3] - window[1]
+    top = below(rng, backdrop.shape[1] - height + 1)
+    left = below(rng, backdrop.shape[2] - width + 1)
+    piece = backdrop[:, top : top + height, left : left + width]
+    return (piece + _tint(rng, strength=between(rng, 0, 50))[:, None, None]).clip(0, 255)
 
 
-def _colour(rng: np.random.Generator) -> Colour:
+def _colour(rng: np.random.Generator) -> Plane:
     """Return an RGB colour in 0..255."""
     return (between(rng, 20, 235) + 180 * (rng.random(3) - 0.5)).clip(5, 250).astype(np.float32)
 
 
-def _tint(rng: np.random.Generator, *, strength: float) -> Colour:
+def _tint(rng: np.random.Generator, *, strength: float) -> Plane:
     """Return a difference of two RGB colours, of about `strength` in each channel, mostly lightness."""
     sign = 1 if rng.random() < 0.5 else -1
     return ((0.4 + 1.2 * rng.random(3)) * (sign * strength)).astype(np.float32)
 
 
-def _mix(first: Colour, second: Colour, *, share: Plane) -> Plane:
-    return first[:, None, None] + (second - first)[:, None, None] * share
+def _mix(first: Plane, second: Plane, *, share: Plane) -> Plane:
+    plane = (second - first)[:, None, None] * share
+    plane += first[:, None, None]
+    return plane
 
 
 def _field(rng: np.random.Generator, size: Size, *, names: tuple[str, ...]) -> Plane:
     """Return a texture of `size` in 0..1, of a kind drawn from `names`."""
-    return _FIELDS[names[int(rng.integers(len(names)))]](rng, size)
+    return _FIELDS[names[below(rng, len(names))]](rng, size)
 
 
-def _spline(rng: np.random.Generator, size: Size, *, cells: float) -> Plane:
-    """Return smooth noise in 0..1 with about `cells` bumps along the longer side.
+def _bytes(rng: np.random.Generator, size: Size) -> Bytes:
+    """Return random bytes; the words of the generator itself, since its ranged draws are many times slower."""
+    count = size[0] * size[1]
+    words = np.asarray(rng.bit_generator.random_raw(-(-count // 8)), dtype="<u8")
+    return np.reshape(np.frombuffer(words, dtype=np.uint8, count=count), size)
+
+
+def _enlarge(grid: Bytes, size: Size) -> Bytes:
+    return np.asarray(cv2.resize(grid, size[::-1], interpolation=cv2.INTER_LINEAR_EXACT), dtype=np.uint8)
+
+
+def _spline(rng: np.random.Generator, size: Size, *, cells: float, octaves: int = 0) -> Plane:
+    """Return smooth noise in 0..1 with about `cells` bumps along the longer side and `octaves` of finer ones.
 
     Each bilinear doubling cuts the corners of the one before: a quadratic B-spline in the limit.
     """
     height, width = size
     cell = max(height, width) / cells
-    grid = rng.integers(0, 256, (int(height / cell) + 2, int(width / cell) + 2), dtype=np.uint8)
+    grid = _bytes(rng, (int(height / cell) + 2, int(width / cell) + 2))
     while grid.shape[0] * 2 <= height and grid.shape[1] * 2 <= width:
-        grid = cv2.resize(grid, (grid.shape[1] * 2, grid.shape[0] * 2), interpolation=cv2.INTER_LINEAR_EXACT)
-    grid = cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)
+        grid = _enlarge(grid, (grid.shape[0] * 2, grid.shape[1] * 2))
+        if octaves > 0:
+            octaves -= 1
+            grid += (_bytes(rng, (grid.shape[0], grid.shape[1])) >> 2) - (grid >> 2)
+    return _unit(_enlarge(grid, size))
+
+
+def _unit(grid: Bytes) -> Plane:
     return grid.astype(np.float32) * np.float32(1 / 255)
 
 
+def _plain(rng: np.random.Generator, size: Size) -> Plane:
+    return np.zeros((1, 1), dtype=np.float32)
+
+
 def _noise(rng: np.random.Generator, size: Size) -> Plane:
-    coarse, fine = between(rng, 1.5, 4), between(rng, 6, 16)
-    plane = _spline(rng, size, cells=coarse) * 0.7
-    plane += _spline(rng, size, cells=fine) * 0.3
-    return plane
+    return _spline(rng, size, cells=between(rng, 1.5, 4), octaves=2)
 
 
 def _grain(rng: np.random.Generator, size: Size) -> Plane:
-    return _spline(rng, size, cells=max(size) / between(rng, 2, 6))
+    cell = 1 + below(rng, 3)
+    return _unit(_enlarge(_bytes(rng, (size[0] // cell + 1, size[1] // cell + 1)), size))
 
 
 def _gradient(rng: np.random.Generator, size: Size) -> Plane:
@@ -277,7 +337,7 @@ def _checks(rng: np.random.Generator, size: Size) -> Plane:
     (x, y), period, hardness = direction(rng), between(rng, 8, 0.4 * max(size) + 8), between(rng, 1.5, 6)
     one = _wave(_slope(size, across=x / period, down=y / period), hardness=hardness)
     other = _wave(_slope(size, across=-y / period, down=x / period), hardness=hardness)
-    return one + other - 2 * one * other
+    return one + other - one * other * np.float32(2)
 
 
 def _ripples(rng: np.random.Generator, size: Size) -> Plane:
@@ -306,6 +366,7 @@ def _wave(phase: Plane, *, hardness: float) -> Plane:
 
 
 _FIELDS: dict[str, Callable[[np.random.Generator, Size], Plane]] = {
+    "plain": _plain,
     "noise": _noise,
     "grain": _grain,
     "gradient": _gradient,

@@ -12,24 +12,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Plane = npt.NDArray[np.float32]
+Plane = npt.NDArray[np.floating[Any]]  # float32; type checkers take its product with a float for a float64
 Point = tuple[float, float]
 Sides = tuple[float, float, float, float]
-Window = tuple[slice, slice]
+Axes = tuple[Plane, Plane]  # the x and the y coordinates of a grid of points
+Window = tuple[int, int, int, int]  # first column, first row, column and row after the last
 
 NO_CLASS = -1
 MAX_SOFTNESS = 16.0  # pixels
 MIN_FEATHER = 2.0  # pixels; a crisp edge fades over CRISP
 CRISP = 1.0  # pixels
 SOFT_SHARE = 0.35  # softness of an edge is at most this share of the box's side across it
-CRISP_CHANCE = 0.5  # of an edge; edges with no room to fade bring the share of crisp ones to a little more
+SOFT_RADII = 1.6  # ... and this many radii: at 2 the fades of two sides could meet at an extreme point
+ALL_CRISP_CHANCE = 0.2  # of a figure
+CRISP_CHANCE = 0.4  # of each edge of the others; edges with no room to fade bring it to ... of all
 MIN_RADIUS = 1.0  # pixels; half of it already holds the whole fade of a crisp edge
 UPRIGHT_CHANCE = 0.35  # of a figure, against a turn by any angle
 
@@ -38,14 +42,16 @@ UPRIGHT_CHANCE = 0.35  # of a figure, against a turn by any angle
 class Outline:
     """A core in its unit frame.
 
-    distance: planes of x and y -> distance to the core, exact outside, not above zero inside an area.
+    distance: planes of x and y -> distance to the core, 0 on it.
     support: x and y of a unit direction -> the largest dot product of the direction with a point of the core.
     roundness: the least and the largest radius, in units of the frame, by which the core may be grown.
+    turns: whether turning it makes a difference.
     """
 
     distance: Callable[[Plane, Plane], Plane]
     support: Callable[[float, float], float]
     roundness: tuple[float, float]
+    turns: bool = True
 
 
 @dataclass(frozen=True)
@@ -72,21 +78,22 @@ class Figure:
         (x, y), (left, top, right, bottom) = self.centre, self.reach
         return x - left, y - top, x + right, y + bottom
 
-    def window(self, size: tuple[int, int], *, step: int = 1) -> Window:
-        """Return the rows and columns, every `step`-th, of a picture of `size` (height, width) the figure may touch."""
+    def window(self, size: tuple[int, int]) -> Window:
+        """Return the part of a picture of `size` (height, width) that the figure may touch."""
         margin = max(self.softness) / 2 + 1
         x1, y1, x2, y2 = self.box
-        return _span(y1 - margin, y2 + margin, size[0], step), _span(x1 - margin, x2 + margin, size[1], step)
-
-
-def _span(low: float, high: float, stop: int, step: int) -> slice:
-    start = max(math.floor(low), 0) // step * step
-    return slice(start, max(min(math.ceil(high), stop), start), step)
+        left, top = max(math.floor(x1 - margin), 0), max(math.floor(y1 - margin), 0)
+        return left, top, min(math.ceil(x2 + margin), size[1]), min(math.ceil(y2 + margin), size[0])
 
 
 def between(rng: np.random.Generator, low: float, high: float) -> float:
     """Return a number drawn evenly from low..high; numpy's own `uniform` may round differently on other processors."""
     return low + (high - low) * float(rng.random())
+
+
+def below(rng: np.random.Generator, end: int) -> int:
+    """Return a whole number drawn evenly from 0..end - 1; faster than numpy's own for a single one."""
+    return int(end * float(rng.random()))
 
 
 def direction(rng: np.random.Generator) -> Point:
@@ -101,23 +108,25 @@ def direction(rng: np.random.Generator) -> Point:
 def compose(rng: np.random.Generator, label: int, *, longest: float) -> Figure:
     """Return a figure of class `label` about the origin; the longer side of its box is `longest` pixels."""
     outline = _OUTLINES[CLASS_NAMES[label]](rng)
-    turn = (1.0, 0.0) if rng.random() < UPRIGHT_CHANCE else direction(rng)
-    crisp, fades = rng.random(4) < CRISP_CHANCE, rng.random(4)
+    upright = rng.random() < UPRIGHT_CHANCE or not outline.turns
+    turn = (1.0, 0.0) if upright else direction(rng)
+    all_crisp = rng.random() < ALL_CRISP_CHANCE
+    crisp = [all_crisp or chance < CRISP_CHANCE for chance in rng.random(4).tolist()]
+    fades: list[float] = rng.random(4).tolist()
     # A wide fade needs a round tip to stay exact, so figures with a feathered edge come from the rounder half.
-    share = between(rng, 0 if crisp.all() else 0.5, 1)
+    share = between(rng, 0 if all(crisp) else 0.5, 1)
     low, high = outline.roundness
-    figure = grow(outline, label, turn=turn, longest=longest, roundness=low + (high - low) * share)
+    scale, radius, reach = _measure(outline, turn, longest=longest, roundness=low + (high - low) * share)
 
     def softness(side: int) -> float:
-        across = figure.reach[side] + figure.reach[(side + 2) % 4]
-        room = min(MAX_SOFTNESS, SOFT_SHARE * across, 2 * figure.radius) - MIN_FEATHER
-        return CRISP if crisp[side] or room <= 0 else MIN_FEATHER + room * float(fades[side])
+        room = min(MAX_SOFTNESS, SOFT_SHARE * (reach[side] + reach[side - 2]), SOFT_RADII * radius) - MIN_FEATHER
+        return CRISP if crisp[side] or room <= 0 else MIN_FEATHER + room * fades[side]
 
-    return replace(figure, softness=(softness(0), softness(1), softness(2), softness(3)))
+    return Figure(label, outline, turn, scale, radius, reach, (softness(0), softness(1), softness(2), softness(3)))
 
 
-def grow(outline: Outline, label: int, *, turn: Point, longest: float, roundness: float) -> Figure:
-    """Return a crisp figure about the origin, its core grown by `roundness` units, `longest` pixels at its longer side.
+def _measure(outline: Outline, turn: Point, *, longest: float, roundness: float) -> tuple[float, float, Sides]:
+    """Return the scale, radius and reach that make a figure `longest` pixels at its longer side.
 
     Where `roundness` comes to less than MIN_RADIUS pixels the figure is larger by the difference on each side.
     """
@@ -127,150 +136,197 @@ def grow(outline: Outline, label: int, *, turn: Point, longest: float, roundness
     scale = longest / (max(core[0] + core[2], core[1] + core[3]) + 2 * roundness)
     radius = max(roundness * scale, MIN_RADIUS)
     left, top, right, bottom = (scale * extent + radius for extent in core)
-    return Figure(label, outline, turn, scale, radius, reach=(left, top, right, bottom))
+    return scale, radius, (left, top, right, bottom)
 
 
 def bar(rng: np.random.Generator, *, length: float, width: float) -> Figure:
     """Return a straight bar at any angle about the origin, in pixels, that is no object."""
-    outline = Outline(partial(_from_segment, half=1.0), lambda x, y: abs(x), (0, 0))
-    return grow(outline, NO_CLASS, turn=direction(rng), longest=length, roundness=width / length)
+    outline, turn = _capsule(rng), direction(rng)
+    return Figure(NO_CLASS, outline, turn, *_measure(outline, turn, longest=length, roundness=width / length))
 
 
 def cloud(rng: np.random.Generator, *, longest: float) -> Figure:
     """Return a lumpy patch about the origin, `longest` pixels at its longer side, that is no object."""
-    balls = [(between(rng, -1, 1), between(rng, -0.6, 0.6), between(rng, 0.3, 0.7)) for _ in range(5)]
+    balls = [(between(rng, -1, 1), between(rng, -0.6, 0.6), between(rng, 0.3, 0.7)) for _ in range(3)]
+    balls.append((0.0, 0.0, 0.5))
 
     def distance(x: Plane, y: Plane) -> Plane:
-        parts = (np.sqrt(np.square(x - bx) + np.square(y - by)) - radius for bx, by, radius in balls)
-        return reduce(np.minimum, parts)
+        nearest = reduce(np.minimum, (_to_point(x - bx, y - by) - radius for bx, by, radius in balls))
+        return _positive(nearest)
 
     def support(x: float, y: float) -> float:
         return max(x * bx + y * by + radius for bx, by, radius in balls)
 
-    return grow(Outline(distance, support, (0, 0)), NO_CLASS, turn=direction(rng), longest=longest, roundness=0.05)
+    outline, turn = Outline(distance, support, (0, 0)), direction(rng)
+    return Figure(NO_CLASS, outline, turn, *_measure(outline, turn, longest=longest, roundness=0.05))
 
 
-def distance(figure: Figure, window: Window) -> Plane:
-    """Return the signed distance in pixels, negative inside, of each pixel centre of `window` to the contour."""
-    cos, sin = figure.turn
-    x, y = _offsets(figure, window)
-    u = (x * (cos / figure.scale)).astype(np.float32) + (y * (sin / figure.scale)).astype(np.float32)
-    v = (x * (-sin / figure.scale)).astype(np.float32) + (y * (cos / figure.scale)).astype(np.float32)
-    return figure.outline.distance(u, v) * figure.scale - figure.radius
+def distance(figure: Figure, axes: Axes) -> Plane:
+    """Return the signed distance in pixels to the contour, negative inside, at each crossing of the axes."""
+    return _core_distance(figure, axes) * np.float32(figure.scale) - np.float32(figure.radius)
 
 
 def coverage(figure: Figure, window: Window) -> Plane:
     """Return the share 0..1 of each pixel of `window` that the figure covers: 0.5 - distance / width, clipped.
 
-    Across a side of the box the width is that side's softness; elsewhere on the contour the four are mixed.
+    The width is the softness of a side of the box wherever that side's fade reaches, and a mix of the four elsewhere.
     """
+    x = np.arange(window[0], window[2], dtype=np.float32) + np.float32(0.5)
+    y = np.arange(window[1], window[3], dtype=np.float32) + np.float32(0.5)
+    plane = _core_distance(figure, (x, y)) * np.float32(-figure.scale)
+    plane += np.float32(figure.radius)
     if len(set(figure.softness)) == 1:
-        return (0.5 - distance(figure, window) / figure.softness[0]).clip(0, 1)
-    rows, columns = window
-    padded = distance(figure, (slice(rows.start - 1, rows.stop + 1), slice(columns.start - 1, columns.stop + 1)))
-    inner = padded[1:-1, 1:-1]
-    return (0.5 - inner / _widths(figure, window, padded=padded)).clip(0, 1)
+        plane *= np.float32(1 / figure.softness[0])
+    else:
+        x1, y1, x2, y2 = figure.box
+        left, top, right, bottom = figure.softness
+        weight_x, fade_x = _pull(x, (x1, x2), softness=(left, right))
+        weight_y, fade_y = _pull(y, (y1, y2), softness=(top, bottom))
+        plane *= weight_x + weight_y[:, None]
+        plane /= fade_x + fade_y[:, None]
+    plane += np.float32(0.5)
+    return _at_most_one(_positive(plane))
 
 
-def _offsets(figure: Figure, window: Window) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    rows, columns = (np.arange(part.start, part.stop, part.step or 1, dtype=np.float64) + 0.5 for part in window)
-    return (columns - figure.centre[0])[None, :], (rows - figure.centre[1])[:, None]
+def _core_distance(figure: Figure, axes: Axes) -> Plane:
+    """Return the distance in units to the core."""
+    cos, sin = np.float32(figure.turn[0] / figure.scale), np.float32(figure.turn[1] / figure.scale)
+    x, y = axes[0][None, :] - np.float32(figure.centre[0]), axes[1][:, None] - np.float32(figure.centre[1])
+    if sin == 0:
+        return figure.outline.distance(x * cos, y * cos)
+    return figure.outline.distance(x * cos + y * sin, y * cos - x * sin)
 
 
-def _widths(figure: Figure, window: Window, *, padded: Plane) -> Plane:
-    """Return the pixels over which the contour nearest to each pixel fades.
+def _pull(axis: Plane, sides: Point, *, softness: Point) -> Axes:
+    """Return what the two sides across an axis weigh at each place, and the sum of their softness so weighed."""
+    gap = np.abs(axis - np.array(sides, dtype=np.float32)[:, None])
+    gap -= np.array(softness, dtype=np.float32)[:, None] * np.float32(0.5)
+    # No weight is endless: where the fades of two sides cross, they weigh the same.
+    np.maximum(gap, np.float32(0.05), out=gap)
+    gap *= gap
+    weight = 1 / gap
+    return weight[0] + weight[1], weight[0] * np.float32(softness[0]) + weight[1] * np.float32(softness[1])
 
-    The sides are weighed at the nearest point of the contour, found by going back along the gradient, and not at the
-    pixel itself: so the width stays the same across the whole fade.
+
+def _positive(plane: Plane) -> Plane:
+    # A row of zeros, not a zero: NumPy's maximum of two arrays is several times faster.
+    return np.maximum(plane, np.zeros(plane.shape[-1:], dtype=np.float32))
+
+
+def _at_most_one(plane: Plane) -> Plane:
+    return np.minimum(plane, np.ones(plane.shape[-1:], dtype=np.float32))
+
+
+def _to_point(x: Plane, y: Plane) -> Plane:
+    return np.sqrt(x * x + y * y)
+
+
+def _to_box(x: Plane, y: Plane, *, half: Point) -> Plane:
+    return _to_point(_positive(np.abs(x) - half[0]), _positive(np.abs(y) - half[1]))
+
+
+def _to_line(x: Plane, y: Plane) -> Plane:
+    """Return the distance to the segment from (-1, 0) to (1, 0)."""
+    return _to_point(_positive(np.abs(x) - 1), y)
+
+
+def _to_chain(x: Plane, y: Plane, *, chain: tuple[Point, ...]) -> Plane:
+    """Return the distance to a convex area, 0 in it, from points it holds or that are nearest to its edges `chain`.
+
+    The chain runs with the area on its right hand as seen in the picture.
     """
-    inner = padded[1:-1, 1:-1]
-    x, y = (offset.astype(np.float32) for offset in _offsets(figure, window))
-    x = x - inner * (padded[1:-1, 2:] - padded[1:-1, :-2]) * 0.5
-    y = y - inner * (padded[2:, 1:-1] - padded[:-2, 1:-1]) * 0.5
-    left, top, right, bottom = figure.reach
-    total, widths = np.zeros_like(inner), np.zeros_like(inner)
-    for gap, softness in zip((x + left, y + top, right - x, bottom - y), figure.softness, strict=True):
-        weight = 1 / np.square(np.maximum(gap, 0) + 0.05)
-        total += weight
-        widths += weight * softness
-    return widths / total
-
-
-def _from_segment(x: Plane, y: Plane, *, half: float) -> Plane:
-    return np.sqrt(np.square(np.maximum(np.abs(x) - half, 0)) + np.square(y))
-
-
-def _from_polygon(x: Plane, y: Plane, *, chain: tuple[Point, ...], fold_y: bool) -> Plane:
-    """Return the distance to a polygon that mirrors `chain` in the y axis, and in the x axis where `fold_y`.
-
-    The chain runs through x >= 0 from one axis to the other (or back to the y axis), so that a ray towards larger x
-    meets no part of the polygon but the chain.
-    """
-    x = np.abs(x)
-    y = np.abs(y) if fold_y else y
-    nearest = np.full_like(x, np.inf)
-    inside = np.zeros(x.shape, dtype=np.bool_)
+    squares: list[Plane] = []
+    sides: list[Plane] = []
     for (ax, ay), (bx, by) in pairwise(chain):
-        run, rise = bx - ax, by - ay
-        u, v = x - ax, y - ay
-        along = (u * run + v * rise) * (1 / (run * run + rise * rise))
-        np.maximum(along, 0, out=along)
-        np.minimum(along, 1, out=along)
-        nearest = np.minimum(nearest, np.square(u - along * run) + np.square(v - along * rise))
-        if rise != 0:
-            inside ^= ((y < ay) != (y < by)) & (u < v * (run / rise))
-    return np.sqrt(nearest) * (1 - 2 * inside.astype(np.float32))
+        half = math.sqrt((bx - ax) * (bx - ax) + (by - ay) * (by - ay)) / 2
+        run, rise = (bx - ax) / (2 * half), (by - ay) / (2 * half)
+        along = x * run + (y * rise - (ax * run + ay * rise + half))
+        across = x * rise - (y * run + (ax * rise - ay * run))
+        beyond = _positive(np.abs(along) - half)
+        squares.append(beyond * beyond + across * across)
+        sides.append(across)
+    return np.sqrt(reduce(np.minimum, squares) * (reduce(np.maximum, sides) > 0))
 
 
-def _polygon(chain: tuple[Point, ...], roundness: tuple[float, float], *, fold_y: bool = False) -> Outline:
-    def support(x: float, y: float) -> float:
-        return max(abs(x) * px + (abs(y) if fold_y else y) * py for px, py in chain)
-
-    return Outline(partial(_from_polygon, chain=chain, fold_y=fold_y), support, roundness)
+def _reach(points: tuple[Point, ...], x: float, y: float) -> float:
+    return max(x * px + y * py for px, py in points)
 
 
 def _disc(rng: np.random.Generator) -> Outline:
-    return Outline(partial(_from_segment, half=0.0), lambda x, y: 0.0, (1, 1))
+    return Outline(_to_point, lambda x, y: 0.0, (1, 1), turns=False)
 
 
 def _ring(rng: np.random.Generator) -> Outline:
-    return Outline(lambda x, y: np.abs(np.sqrt(np.square(x) + np.square(y)) - 1), lambda x, y: 1.0, (0.15, 0.4))
+    return Outline(lambda x, y: np.abs(_to_point(x, y) - 1), lambda x, y: 1.0, (0.15, 0.4), turns=False)
 
 
 def _capsule(rng: np.random.Generator) -> Outline:
-    return Outline(partial(_from_segment, half=1.0), lambda x, y: abs(x), (0.25, 0.6))
+    return Outline(_to_line, lambda x, y: abs(x), (0.25, 0.6))
 
 
 def _rectangle(rng: np.random.Generator) -> Outline:
     height = between(rng, 0.4, 1)
-    return _polygon(((0, height), (1, height), (1, 0)), (0, 0.4 * height), fold_y=True)
+    return Outline(partial(_to_box, half=(1, height)), lambda x, y: abs(x) + abs(y) * height, (0, 0.4 * height))
 
 
 def _diamond(rng: np.random.Generator) -> Outline:
-    return _polygon(((0, 1), (between(rng, 0.4, 0.6), 0)), (0, 0.2), fold_y=True)
+    width = between(rng, 0.4, 0.6)
+    chain = ((0, -1), (width, 0))
+
+    def distance(x: Plane, y: Plane) -> Plane:
+        return _to_chain(np.abs(x), -np.abs(y), chain=chain)
+
+    return Outline(distance, lambda x, y: max(abs(x) * width, abs(y)), (0, 0.25))
 
 
 def _triangle(rng: np.random.Generator) -> Outline:
     base = between(rng, 0.6, 1.2)
-    return _polygon(((0, -1), (base, 0.8), (0, 0.8)), (0, 0.3))
+    chain = ((0, -1), (base, 0.8), (0, 0.8))
+
+    def distance(x: Plane, y: Plane) -> Plane:
+        return _to_chain(np.abs(x), y, chain=chain)
+
+    return Outline(distance, lambda x, y: _reach(chain, abs(x), y), (0, 0.35))
 
 
 def _cross(rng: np.random.Generator) -> Outline:
     arm = between(rng, 0.12, 0.3)
-    return _polygon(((0, 1), (arm, 1), (arm, arm), (1, arm), (1, 0)), (0, 0.16), fold_y=True)
+
+    def distance(x: Plane, y: Plane) -> Plane:
+        x, y = np.abs(x), np.abs(y)
+        return _to_box(np.maximum(x, y), np.minimum(x, y), half=(1, arm))
+
+    return Outline(distance, lambda x, y: _reach(((1, arm), (arm, 1)), abs(x), abs(y)), (0, 0.18))
 
 
 def _arrow(rng: np.random.Generator) -> Outline:
-    shaft, head, neck = between(rng, 0.12, 0.25), between(rng, 0.6, 0.85), between(rng, -0.3, 0.1)
-    return _polygon(((0, -1), (head, neck), (shaft, neck), (shaft, 1), (0, 1)), (0, 0.13))
+    shaft, width, neck = between(rng, 0.12, 0.25), between(rng, 0.6, 0.85), between(rng, -0.3, 0.1)
+    head = ((0, -1), (width, neck), (0, neck))
+    middle, half = (1 + neck) / 2, (1 - neck) / 2
+
+    def distance(x: Plane, y: Plane) -> Plane:
+        x = np.abs(x)
+        return np.minimum(_to_chain(x, y, chain=head), _to_box(x, y - middle, half=(shaft, half)))
+
+    return Outline(distance, lambda x, y: _reach((*head, (shaft, 1)), abs(x), y), (0, 0.15))
 
 
 def _star(rng: np.random.Generator) -> Outline:
     waist = between(rng, 0.38, 0.5)
     # Sines and cosines of multiples of 36 degrees, as literals because libraries differ in their last bit.
-    outer = ((0.0, -1.0), (0.9510565163, -0.3090169944), (0.5877852523, 0.8090169944))
-    inner = ((0.5877852523 * waist, -0.8090169944 * waist), (0.9510565163 * waist, 0.3090169944 * waist), (0, waist))
-    return _polygon(tuple(point for pair in zip(outer, inner, strict=True) for point in pair), (0, 0.18))
+    sin, cos = 0.5877852523, 0.8090169944
+    chain = ((0, -1), (sin * waist, -cos * waist))
+    tips = ((0, -1), (0.9510565163, -0.3090169944), (sin, cos))
+
+    def distance(x: Plane, y: Plane) -> Plane:
+        # All ten edges fall on one by two reflections in the line through a notch.
+        for _ in range(2):
+            x = np.abs(x)
+            fold = _positive(x * cos + y * sin) * 2
+            x, y = x - fold * cos, y - fold * sin
+        return _to_chain(np.abs(x), y, chain=chain)
+
+    return Outline(distance, lambda x, y: _reach(tips, abs(x), y), (0, 0.2))
 
 
 def _heart(rng: np.random.Generator) -> Outline:
@@ -278,17 +334,12 @@ def _heart(rng: np.random.Generator) -> Outline:
     tip, lobe = 0.55, math.sqrt(2) / 4
 
     def distance(x: Plane, y: Plane) -> Plane:
-        x, y = np.abs(x), tip - y
-        along = np.maximum(x + y, 0) * 0.5
-        lower = np.square(x - along) + np.square(y - along)
-        cusp = np.square(x) + np.square(y - 1)
-        square = np.copysign(np.sqrt(np.minimum(lower, cusp)), x - y)
-        return np.where(x + y > 1, np.sqrt(np.square(x - 0.25) + np.square(y - 0.75)) - lobe, square)
+        # The half disc lies inside the whole disc about the middle of the side, whose rest lies in the square.
+        x, y = np.abs(x), y - tip
+        disc = _positive(_to_point(x - 0.25, y + 0.75) - lobe)
+        return np.minimum(disc, _to_chain(x, y, chain=((0, -1), (0.5, -0.5), (0, 0))))
 
-    def support(x: float, y: float) -> float:
-        return max(y * tip, abs(x) * 0.25 + y * (tip - 0.75) + lobe)
-
-    return Outline(distance, support, (0, 0.14))
+    return Outline(distance, lambda x, y: max(y * tip, abs(x) * 0.25 + y * (tip - 0.75) + lobe), (0, 0.16))
 
 
 def _crescent(rng: np.random.Generator) -> Outline:
@@ -299,19 +350,17 @@ def _crescent(rng: np.random.Generator) -> Outline:
 
     def distance(x: Plane, y: Plane) -> Plane:
         y = np.abs(y)
-        discs = np.maximum(
-            np.sqrt(np.square(x) + np.square(y)) - 1, bite - np.sqrt(np.square(x - shift) + np.square(y))
-        )
+        arcs = np.maximum(_to_point(x, y) - 1, bite - _to_point(x - shift, y))
         u, v = x - tip_x, y - tip_y
         # Between the normals of the two arcs at the tip, the tip is the nearest point.
         beyond = (tip_x * v < tip_y * u) & ((shift - tip_x) * v + tip_y * u > 0)
-        return np.where(beyond, np.sqrt(np.square(u) + np.square(v)), discs)
+        return np.where(beyond, _to_point(u, v), _positive(arcs))
 
     def support(x: float, y: float) -> float:
-        tips = tip_x * x + tip_y * abs(y)
-        return 1.0 if (x - shift) * (x - shift) + y * y >= bite * bite else tips
+        on_arc = (x - shift) * (x - shift) + y * y >= bite * bite
+        return 1.0 if on_arc else tip_x * x + tip_y * abs(y)
 
-    return Outline(distance, support, (0.03, 0.14))
+    return Outline(distance, support, (0.03, 0.16))
 
 
 _OUTLINES: dict[str, Callable[[np.random.Generator], Outline]] = {

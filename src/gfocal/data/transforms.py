@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms import v2
+from torchvision import tv_tensors  # pyright: ignore[reportMissingTypeStubs]
+from torchvision.transforms import v2  # pyright: ignore[reportMissingTypeStubs]
 
 from gfocal.data.collate import Example, Prepared, pad_size
 from gfocal.errors import UserError
@@ -66,7 +66,7 @@ def normalize(
     for channel in range(3):
         plane = cv2.extractChannel(picture, 2 - channel if bgr else channel)
         cv2.LUT(plane, tables[channel], out[channel])
-    return torch.from_numpy(out)
+    return torch.as_tensor(out)
 
 
 @dataclass(frozen=True)
@@ -143,18 +143,17 @@ class ScaleJitter(v2.Transform):
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the zoomed (height, width) and where its corner (x, y) lies on the old canvas."""
         height, width = canvas = _canvas(flat_inputs)
-        draw = torch.rand(3).tolist()
-        factor = self.factors[0] + draw[0] * (self.factors[1] - self.factors[0])
+        zoom, right, down = (float(share) for share in torch.rand(3))
+        factor = self.factors[0] + zoom * (self.factors[1] - self.factors[0])
         size = max(round(height * factor), 1), max(round(width * factor), 1)
         # Both signs: the place of the canvas on a larger picture, or of a smaller picture on the canvas.
-        offset = round(draw[1] * (width - size[1])), round(draw[2] * (height - size[0]))
+        offset = round(right * (width - size[1])), round(down * (height - size[0]))
         return {"size": size, "offset": offset, "canvas": canvas}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Zoom and cut the image, or move the boxes with it."""
         if not isinstance(inpt, tv_tensors.Image):
-            moved = _placed(inpt, size=params["size"], offset=params["offset"], canvas=params["canvas"], centred=True)
-            return moved
+            return _placed(inpt, size=params["size"], offset=params["offset"], canvas=params["canvas"], centred=True)
         (height, width), (x, y) = params["canvas"], params["offset"]
         zoomed = resize(_pixels(inpt), params["size"])[max(-y, 0) :, max(-x, 0) :][:height, :width]
         out = np.empty((height, width, 3), dtype=np.uint8)
@@ -195,8 +194,8 @@ class TrainTransform:
         """
         height, width = picture.shape[:2]
         inputs = (
-            tv_tensors.Image(torch.from_numpy(picture).permute(2, 0, 1)),
-            tv_tensors.BoundingBoxes(boxes, format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=(height, width)),
+            tv_tensors.Image(torch.as_tensor(picture).permute(2, 0, 1)),
+            _boxes(boxes, (height, width)),
         )
         image, moved = self._steps(*inputs)
         kept = (moved[:, 2:] - moved[:, :2] >= _SMALLEST_SIDE).all(1)
@@ -229,7 +228,11 @@ def _pixels(image: Tensor) -> NDArray[np.uint8]:
 
 
 def _image(pixels: NDArray[np.uint8]) -> tv_tensors.Image:
-    return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
+    return tv_tensors.Image(torch.as_tensor(pixels).permute(2, 0, 1))
+
+
+def _boxes(boxes: Tensor, canvas: tuple[int, int]) -> tv_tensors.BoundingBoxes:
+    return tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=canvas)  # pyright: ignore[reportCallIssue]
 
 
 def _placed(
@@ -253,6 +256,4 @@ def _placed(
     if centred:
         inside = ((centre >= 0) & (centre <= limit)).all(-1, keepdim=True)
         corners = torch.where(inside, corners, corners[:, :1])
-    return tv_tensors.BoundingBoxes(
-        corners.reshape(-1, 4), format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=canvas
-    )
+    return _boxes(corners.reshape(-1, 4), canvas)

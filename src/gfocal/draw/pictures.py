@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
@@ -62,12 +63,12 @@ def draw_detections(
     canvas, factor = _enlarged(picture)
     pen = _Pen.for_size(canvas.size)
     draw = ImageDraw.Draw(canvas)
-    for box in [] if truth is None else (truth.boxes * factor).tolist():
+    for box in [] if truth is None else rows(truth.boxes * factor):
         _outline(draw, box, colour="#FFFFFF", width=max(1, pen.line // 2), casing=max(1, pen.line // 2))
     shown = detections[detections.scores >= threshold]
     shown = shown[shown.scores.argsort(descending=True, stable=True)]
-    boxes: list[list[float]] = (shown.boxes * factor).tolist()
-    colours = [class_colour(label) for label in shown.labels.tolist()]
+    boxes = rows(shown.boxes * factor)
+    colours = [class_colour(int(label)) for label in shown.labels]
     for box, colour in reversed(list(zip(boxes, colours, strict=True))):  # the best lies on top
         _outline(draw, box, colour=colour, width=pen.line, casing=max(1, pen.line // 3))
     if edges:
@@ -75,7 +76,8 @@ def draw_detections(
         for four, colour in reversed(list(zip(profiles, colours, strict=bool(profiles)))):
             for points in four:
                 _fill(canvas, points * factor, colour=colour, line=max(1.0, pen.line / 2))
-    texts = [f"{name} {score:.2f}" for name, score in zip(shown.names, shown.scores.tolist(), strict=True)]
+    names = [" ".join(name.split()) for name in shown.names]  # a label is one line
+    texts = [f"{name} {float(score):.2f}" for name, score in zip(names, shown.scores, strict=True)]
     places = _label_places(canvas.size, boxes, texts, pen=pen)
     for place, text, colour in reversed(list(zip(places, texts, colours, strict=True))):
         _label(draw, place, text, colour=colour, pen=pen)
@@ -106,7 +108,7 @@ def edge_profiles(detections: Detections, *, longest: float) -> list[list[Points
         return []
     boxes = _array(detections.boxes)
     sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
-    certain = np.clip(0.8 * np.sqrt(sides.prod(-1)), 0.05 * longest, 0.3 * longest)
+    certain = np.minimum(np.maximum(0.8 * np.sqrt(sides[:, 0] * sides[:, 1]), 0.05 * longest), 0.3 * longest)
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2
     masses, places = _array(detections.edges.probabilities), _array(detections.edges.positions)
     result: list[list[Points]] = []
@@ -122,12 +124,17 @@ def edge_profiles(detections: Detections, *, longest: float) -> list[list[Points
     return result
 
 
+def rows(tensor: Float[Tensor, "n k"]) -> list[list[float]]:
+    """Return the rows of a matrix as plain numbers."""
+    return _array(tensor).tolist()
+
+
 def _array(tensor: Tensor) -> Points:
     return tensor.detach().cpu().double().numpy()
 
 
 def _curve(places: Points, heights: Points) -> tuple[Points, Points]:
-    """Return a smooth curve through the bins (Fritsch and Carlson's: it has no peak that the bins have not)."""
+    """Return a smooth curve through the bins (Fritsch and Butland's: no peak that the bins have not)."""
     order = np.argsort(places)
     held = np.flatnonzero(heights[order] >= 0.02 * heights.max())  # long empty tails would hide the picture
     order = order[held[0] : held[-1] + 1]
@@ -138,11 +145,11 @@ def _curve(places: Points, heights: Points) -> tuple[Points, Points]:
     product = slopes[:-1] * slopes[1:]
     total = np.where(product > 0, slopes[:-1] + slopes[1:], 1.0)
     tangents = np.concatenate([[0.0], np.where(product > 0, 2 * product / total, 0.0), [0.0]])
-    t = np.arange(_POINTS_A_BIN)[:, None] / _POINTS_A_BIN
+    t: Points = np.linspace(0, 1, _POINTS_A_BIN, endpoint=False)[:, None]
     rise = t**2 * (3 - 2 * t)
     smooth = up[:-1] + rise * slopes + t * (1 - t) * ((1 - t) * tangents[:-1] - t * tangents[1:])
     fine = along[:-1] + t * np.diff(along)
-    return np.append(fine.T.ravel(), along[-1]), np.append(smooth.T.ravel(), 0.0)
+    return np.append(np.ravel(fine, order="F"), along[-1]), np.append(np.ravel(smooth, order="F"), 0.0)
 
 
 def _enlarged(picture: NDArray[np.uint8]) -> tuple[Image.Image, int]:
@@ -154,7 +161,8 @@ def _enlarged(picture: NDArray[np.uint8]) -> tuple[Image.Image, int]:
 
 def _outline(draw: ImageDraw.ImageDraw, box: list[float], *, colour: str, width: int, casing: int) -> None:
     """Draw a box centred on its edges, with a dark casing that keeps it visible on any ground."""
-    left, top, right, bottom = box
+    left, right = sorted(box[0::2])  # an untrained detector may put out the left edge right of the right one
+    top, bottom = sorted(box[1::2])
     reach = width / 2 + casing
     draw.rectangle((left - reach, top - reach, right + reach, bottom + reach), outline=_DARK, width=width + 2 * casing)
     reach = width / 2

@@ -16,10 +16,12 @@ from pathlib import Path
 from string import Template
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
-from gfocal.draw.pictures import Points, class_colour, edge_profiles, text_colour
+from gfocal.draw.pictures import Points, class_colour, edge_profiles, rows, text_colour
 from gfocal.errors import UserError
 from gfocal.structures import Detections, EdgeDistributions, Truth
 
@@ -118,7 +120,7 @@ def _class_table(rows: Sequence[tuple[str, float, int]]) -> str:
 def _class_row(name: str, precision: float, boxes: int) -> str:
     known = not math.isnan(precision)
     bar = f'<span class="bar" style="width:{100 * min(max(precision, 0), 1):.1f}%"></span>' if known else ""
-    text = f"{precision:.3f}" if known else '<abbr title="no boxes of this class">–</abbr>'
+    text = f"{precision:.3f}" if known else '<abbr title="no boxes of this class">&ndash;</abbr>'
     return (
         f'<tr><th scope="row">{escape(name)}</th><td class="number">{text}</td>'
         f'<td class="bars">{bar}</td><td class="number">{boxes}</td></tr>'
@@ -131,7 +133,7 @@ def _card(index: int, picture: ReportPicture, shown: Detections) -> str:
     profiles = edge_profiles(shown, longest=max(height, width)) or [[] for _ in range(len(shown))]
     boxes = [_box(shown[row], row, profiles[row]) for row in range(len(shown))]
     tags = [_tag(shown[row], row, (height, width)) for row in range(len(shown))]
-    truths = [] if picture.truth is None else picture.truth.boxes.tolist()
+    truths = [] if picture.truth is None else rows(picture.truth.boxes)
     outlines = "".join(f"<rect {_rectangle(box)}/>" for box in truths)
     visible = int((shown.scores >= _FIRST_THRESHOLD).sum())
     name = escape(picture.name)
@@ -139,7 +141,7 @@ def _card(index: int, picture: ReportPicture, shown: Detections) -> str:
         f'<article class="card" data-picture="{index}" aria-labelledby="name-{index}"><header>'
         f'<h3 id="name-{index}">{name}</h3><p class="count">{visible} of {len(shown)} boxes</p></header>'
         f'<div class="stage" style="--ratio:{width / height:.5f}">'
-        f'<img src="{_data_uri(picture.picture)}" alt="{name}" width="{width}" height="{height}" decoding="async">'
+        f'<img src="{_data_uri(picture.picture)}" alt="{name}" width="{width}" height="{height}">'
         f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" role="group" '
         f'aria-label="Boxes found in {name}"><g class="truth" aria-hidden="true">{outlines}</g>{"".join(boxes)}</svg>'
         f'<div class="tags" aria-hidden="true">{"".join(tags)}</div></div></article>'
@@ -149,7 +151,7 @@ def _card(index: int, picture: ReportPicture, shown: Detections) -> str:
 def _box(detection: Detections, row: int, profiles: Sequence[Points]) -> str:
     """Return one detection (one row) as an SVG group: outline and casing, then a path for each edge."""
     score, colour = float(detection.scores[0]), class_colour(int(detection.labels[0]))
-    rectangle = _rectangle(detection.boxes[0].tolist())
+    rectangle = _rectangle(rows(detection.boxes)[0])
     paths = "".join(f'<path class="edge" d="{_path(points)}"/>' for points in profiles)
     name = f"{escape(detection.names[0])} {score:.2f}"
     below = " below" if score < _FIRST_THRESHOLD else ""
@@ -161,7 +163,7 @@ def _box(detection: Detections, row: int, profiles: Sequence[Points]) -> str:
 
 def _tag(detection: Detections, row: int, size: tuple[int, int]) -> str:
     """Return the label of one detection: text over the picture, because text in the SVG would shrink with it."""
-    left, top, right, _ = detection.boxes[0].tolist()
+    left, top, right, _ = rows(detection.boxes)[0]
     score, colour = float(detection.scores[0]), class_colour(int(detection.labels[0]))
     height, width = size
     inside = " inside" if top < 0.07 * height else ""
@@ -205,32 +207,43 @@ def _data_uri(picture: NDArray[np.uint8]) -> str:
 
 def _boxes_data(shown: Detections) -> list[dict[str, object]]:
     """Return what the script shows of each chosen box: text and, by edge, its distribution and figures of it."""
-    coordinates: list[list[float]] = shown.boxes.tolist()
+    edges = [None] * len(shown) if shown.edges is None else _edges_data(shown.edges)
     return [
         {
             "name": name,
             "score": round(float(shown.scores[row]), 4),
             "quality": None if shown.quality is None else round(float(shown.quality[row]), 4),
             "colour": class_colour(int(shown.labels[row])),
-            "box": [round(value, 2) for value in coordinates[row]],
-            "edges": None if shown.edges is None else _edges_data(shown.edges[row]),
+            "box": box,
+            "edges": edges[row],
         }
-        for row, name in enumerate(shown.names)
+        for row, (name, box) in enumerate(zip(shown.names, _rounded(shown.boxes, 2), strict=True))
     ]
 
 
-def _edges_data(edges: EdgeDistributions) -> list[dict[str, object]]:
-    """Return the four edges of one box (one row): positions in pixels, entropy in nats."""
+def _edges_data(edges: EdgeDistributions) -> list[list[dict[str, object]]]:
+    """Return the four edges of each box: positions in pixels, entropy in nats."""
     low, high = edges.interval(0.9)
+    mean, std, lows, highs = (_rounded(value, 2) for value in (edges.mean, edges.std, low, high))
+    start = _rounded(edges.positions[..., 0], 3)
+    step = _rounded(edges.positions[..., 1] - edges.positions[..., 0], 3)
+    entropy = _rounded(edges.entropy, 3)
     return [
-        {
-            "mean": round(float(edges.mean[0, edge]), 2),
-            "std": round(float(edges.std[0, edge]), 2),
-            "interval": [round(float(low[0, edge]), 2), round(float(high[0, edge]), 2)],
-            "entropy": round(float(edges.entropy[0, edge]), 3),
-            "start": round(float(edges.positions[0, edge, 0]), 3),
-            "step": round(float(edges.positions[0, edge, 1] - edges.positions[0, edge, 0]), 3),
-            "probabilities": [round(mass, 4) for mass in edges.probabilities[0, edge].tolist()],
-        }
-        for edge in range(4)
+        [
+            {
+                "mean": mean[row][edge],
+                "std": std[row][edge],
+                "interval": [lows[row][edge], highs[row][edge]],
+                "entropy": entropy[row][edge],
+                "start": start[row][edge],
+                "step": step[row][edge],
+                "probabilities": probabilities,
+            }
+            for edge, probabilities in enumerate(_rounded(edges.probabilities[row], 4))
+        ]
+        for row in range(len(edges))
     ]
+
+
+def _rounded(values: Float[Tensor, "n k"], decimals: int) -> list[list[float]]:
+    return [[round(value, decimals) for value in row] for row in rows(values)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -23,6 +23,8 @@ class StaticBatchNorm2d(nn.Module):
         super().__init__()
         self.weight = norm.weight
         self.bias = norm.bias
+        self.running_mean: Tensor | None
+        self.running_var: Tensor | None
         self.register_buffer("running_mean", norm.running_mean)
         self.register_buffer("running_var", norm.running_var)
         self.eps = norm.eps
@@ -45,9 +47,11 @@ def create_backbone(
 
     if not timm.is_model(name):
         raise UserError(f"backbone {name!r} is not a timm model: see timm.list_models()")
-    options = {} if width == 1.0 else _narrow_resnet(name, width)
+    options: dict[str, Any] = {"features_only": True, "out_indices": tuple(levels)}
+    if width != 1.0:
+        options |= _narrow_resnet(name, width)
     try:
-        return timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=tuple(levels), **options)
+        return timm.create_model(name, pretrained=pretrained, **options)
     except Exception as error:  # huggingface_hub and urllib have no common class for "no network"
         if not pretrained:
             raise
@@ -57,7 +61,7 @@ def create_backbone(
         ) from error
 
 
-def _narrow_resnet(name: str, width: float) -> dict[str, object]:
+def _narrow_resnet(name: str, width: float) -> dict[str, Any]:
     if not name.startswith("resnet"):
         raise UserError(f"backbone.width is for ResNets only, not {name!r}")
     stem = round(64 * width)
@@ -66,8 +70,7 @@ def _narrow_resnet(name: str, width: float) -> dict[str, object]:
 
 def feature_channels(backbone: nn.Module) -> list[int]:
     """Return the number of channels of each feature that `create_backbone`'s model puts out."""
-    channels: list[int] = backbone.feature_info.channels()  # type: ignore[union-attr]
-    return channels
+    return list(_feature_info(backbone).channels())
 
 
 def freeze_norms(module: nn.Module) -> None:
@@ -86,8 +89,13 @@ def freeze_stages(backbone: nn.Module, stages: int) -> None:
     """
     if stages < 0:
         return
-    last = backbone.feature_info.info[stages]["module"]  # type: ignore[union-attr]
+    last: str = _feature_info(backbone).info[stages]["module"]
     for name, child in backbone.named_children():
         child.requires_grad_(False)
         if name.replace("_", ".") == last.replace("_", "."):
             return
+
+
+def _feature_info(backbone: nn.Module) -> Any:
+    """Return timm's own description of a model's features."""
+    return backbone.feature_info

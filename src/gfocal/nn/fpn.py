@@ -19,12 +19,9 @@ class FPN(nn.Module):
 
     def __init__(self, in_channels: Sequence[int], channels: int, *, extra_levels: int = 2) -> None:
         super().__init__()
-        self.lateral = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in in_channels)
-        self.output = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
-        self.extra = nn.ModuleList(nn.Conv2d(channels, channels, 3, 2, 1) for _ in range(extra_levels))
-        for conv in (*self.lateral, *self.output, *self.extra):
-            nn.init.xavier_uniform_(conv.weight)
-            nn.init.zeros_(conv.bias)
+        self.lateral = nn.ModuleList(_conv(width, channels, kernel=1) for width in in_channels)
+        self.output = nn.ModuleList(_conv(channels, channels, kernel=3) for _ in in_channels)
+        self.extra = nn.ModuleList(_conv(channels, channels, kernel=3, stride=2) for _ in range(extra_levels))
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Return the levels, finest first, of features (b, c, h, w), finest first."""
@@ -36,3 +33,11 @@ class FPN(nn.Module):
         for conv in self.extra:
             levels.append(conv(levels[-1]))
         return levels
+
+
+def _conv(in_channels: int, out_channels: int, *, kernel: int, stride: int = 1) -> nn.Conv2d:
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2)
+    assert conv.bias is not None
+    nn.init.xavier_uniform_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    return conv

@@ -40,9 +40,7 @@ def _overlap(a: Float[Tensor, "*n 4"], b: Float[Tensor, "*n 4"], eps: float) -> 
     return intersection / union, union
 
 
-def box_iou_pairwise(
-    a: Float[Tensor, "*n 4"], b: Float[Tensor, "*n 4"], *, eps: float = 1e-6
-) -> Float[Tensor, "*n"]:
+def box_iou_pairwise(a: Float[Tensor, "*n 4"], b: Float[Tensor, "*n 4"], *, eps: float = 1e-6) -> Float[Tensor, "*n"]:
     """Return the IoU, 0..1, of each box of `a` with the box of `b` at the same place.
 
     a, b: (..., 4) xyxy in the same unit. `eps` bounds the union from below (square units).

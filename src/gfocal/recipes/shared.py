@@ -23,9 +23,7 @@ SCHEDULE_2X = ScheduleConfig(epochs=24, milestones=(16 / 24, 22 / 24))
 # a ResNet-18 of half width from random weights, for two CPU cores: about 1/30 of ResNet-50's arithmetic a picture
 MINI_BACKBONE = BackboneConfig(name="resnet18", weights="none", width=0.5)
 MINI_HEAD = HeadConfig(channels=64, depth=2)
-MINI_PICTURES = PicturesConfig(
-    short=320, long=448, upscale=False, train_short=(320, 320), jitter=(0.7, 1.4), color=0.3
-)
+MINI_PICTURES = PicturesConfig(short=320, long=448, upscale=False, train_short=(320, 320), jitter=(0.7, 1.4), color=0.3)
 MINI_SCHEDULE = ScheduleConfig(
     optimizer="adamw", lr=2e-3, weight_decay=0.05, batch=16, steps=1500, decay="cosine", warmup=100, clip_norm=10.0
 )

@@ -1,0 +1,1 @@
+"""The command `gfocal`: one file a verb."""

@@ -1,0 +1,77 @@
+"""Entry of the command: verbs, and the form of every error."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, cast
+
+import typer
+
+from gfocal.cli.demo import demo
+from gfocal.cli.evaluate import evaluate
+from gfocal.cli.predict import predict
+from gfocal.cli.recipes import recipes
+from gfocal.cli.train import train
+from gfocal.errors import UserError
+from gfocal.version import __version__
+
+USER_MISTAKE = 2
+# newer typer brings click along under a name of its own: both have this common base of mistaken usage
+UsageMistake = cast(type[typer.BadParameter], typer.BadParameter.__mro__[2])
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="gfocal",
+    help="Object detectors whose box edges are probability distributions (Generalized Focal Loss V1 and V2).\n\n"
+    "New here? `gfocal demo` trains, evaluates and shows a small model in minutes. Then `gfocal recipes` lists the "
+    "models, `gfocal train --recipe gflv2_r18_mini --data DATA` learns your own pictures, and "
+    "`gfocal predict runs/NAME PICTURES` finds boxes with them.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (demo, train, evaluate, predict):
+    app.command()(verb)
+app.add_typer(recipes, name="recipes")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """See the help text of the app."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; mistakes of the user end with one line on standard error and exit code 2."""
+    try:
+        app(args=arguments or sys.argv[1:] or ["--help"], standalone_mode=False)
+    except UserError as error:
+        _fail(str(error))
+    except UsageMistake as error:
+        _fail(f"{error.format_message()} (see gfocal --help)")
+    except (typer.Abort, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+
+
+def _fail(message: str) -> None:
+    print(f"gfocal: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(USER_MISTAKE) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+DATA_HELP = "scenes (made on the fly), a data.yaml with `split: {images: folder, annotations: file.json}`, or a COCO 2017 folder"
+
+Data = Annotated[str, typer.Option("--data", help=DATA_HELP)]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
+Precision = Annotated[
+    str, typer.Option("--precision", help="auto (what the device is built for), float32, bfloat16 or float16")
+]
+Size = Annotated[
+    Optional[tuple[int, int]],  # noqa: UP045  typer evaluates it on Python 3.10
+    typer.Option("--size", metavar="SHORT LONG", help="sides in pixels to resize pictures to, instead of the recipe's"),
+]
+Workers = Annotated[int, typer.Option("--workers", min=0, help="processes that read pictures")]
+ModelSource = Annotated[
+    str, typer.Argument(metavar="MODEL", help="run folder, .safetensors, or official .pth of GFocalV2 or mmdetection")
+]

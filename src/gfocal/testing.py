@@ -1,0 +1,102 @@
+"""A model over a data set: its detections, and their COCO metrics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from gfocal.data.collate import EvaluationExamples, collate
+from gfocal.data.dataset import Dataset, open_dataset
+from gfocal.errors import UserError
+from gfocal.evaluation import CocoEvaluator, Metrics
+from gfocal.files import whole_or_absent
+from gfocal.model import Model, load
+from gfocal.structures import Detections, Truth
+
+
+def detect(
+    model: Model,
+    dataset: Dataset,
+    *,
+    size: tuple[int, int] | None = None,
+    batch: int = 1,
+    workers: int = 0,
+    precision: str | None = None,
+) -> Iterator[tuple[Truth, Detections]]:
+    """Yield the truth and the detections of each picture of a data set, in its order and its own pixels.
+
+    size: (short, long), None for the recipe's. batch: pictures at once. workers: processes that read pictures.
+    """
+    examples = EvaluationExamples(dataset, model.prepare(size))
+    loader = DataLoader(examples, batch_size=batch, num_workers=workers, collate_fn=collate)
+    index = 0
+    for group in loader:
+        truths = [dataset.truth(index + i) for i in range(len(group))]
+        index += len(group)
+        scales = [(w / truth.size[1], h / truth.size[0]) for (h, w), truth in zip(group.sizes, truths, strict=True)]
+        raw = model.forward(group.images, precision=precision)
+        yield from zip(truths, model.postprocess(raw, group.sizes, scales=scales), strict=True)
+
+
+def evaluate(
+    model: Model | str | Path,
+    data: str | Path | Dataset,
+    *,
+    split: str = "val",
+    size: tuple[int, int] | None = None,
+    batch: int = 1,
+    workers: int = 0,
+    precision: str | None = None,
+    save: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Metrics:
+    """Return the COCO metrics of a model on a split of a data set.
+
+    model: a Model, or what `gfocal.load` takes. data: what --data takes, or an open data set. save: also write the
+    detections as a COCO results file. progress: called with the number of pictures done. UserError where the classes of
+    the data set are not the model's.
+    """
+    model = model if isinstance(model, Model) else load(model)
+    dataset = open_dataset(data, split) if isinstance(data, str | Path) else data
+    check_classes(model.class_names, dataset.class_names, where=str(data) if isinstance(data, str | Path) else "data")
+    evaluator = CocoEvaluator(dataset.class_names)
+    results: list[dict[str, Any]] = []
+    for done, (truth, found) in enumerate(
+        detect(model, dataset, size=size, batch=batch, workers=workers, precision=precision), start=1
+    ):
+        evaluator.add(truth, found.cpu())
+        results += _coco_results(truth, found, dataset.category_ids) if save else []
+        if progress is not None:
+            progress(done)
+    if save is not None:
+        with whole_or_absent(save) as scratch:
+            scratch.write_text(json.dumps(results), encoding="utf-8")
+    return evaluator.metrics()
+
+
+def check_classes(model: tuple[str, ...], data: tuple[str, ...], *, where: str) -> None:
+    """Raise UserError where a data set's classes are not the model's, in the same order."""
+    if len(model) != len(data):
+        raise UserError(f"{where}: the data set has {len(data)} classes, the model {len(model)}")
+    for label, (ours, theirs) in enumerate(zip(model, data, strict=True)):
+        if ours != theirs:
+            raise UserError(f"{where}: class {label} is {theirs!r} in the data set but {ours!r} in the model")
+
+
+def _coco_results(truth: Truth, found: Detections, category_ids: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Return detections as rows of a COCO results file: x, y, width, height to two decimals."""
+    return [
+        {
+            "image_id": truth.image_id,
+            "category_id": category_ids[label],
+            "bbox": [round(left, 2), round(top, 2), round(right - left, 2), round(bottom - top, 2)],
+            "score": round(score, 5),
+        }
+        for (left, top, right, bottom), score, label in zip(
+            found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
+        )
+    ]

@@ -1,0 +1,177 @@
+"""Examples of any size share one zero-padded batch, and a loader's workers give the same ones for the same seed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from gfocal.data.collate import Batch, EvaluationExamples, Example, TrainingExamples, collate
+from gfocal.data.dataset import FolderDataset, Record
+from gfocal.data.transforms import Prepare, TrainTransform
+from gfocal.structures import Truth
+
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+TRANSFORM = TrainTransform((20, 60), 90, MEAN, STD, jitter=(0.8, 1.2), color=0.3)
+
+
+def example(height: int, width: int, count: int = 2) -> Example:
+    return Example(torch.rand(3, height, width) + 1, torch.rand(count, 4), torch.arange(count), height, f"{width}.png")
+
+
+def folder_dataset(folder: Path, *, count: int = 4) -> FolderDataset:
+    records = []
+    for index in range(count):
+        pixels = np.random.default_rng(index).integers(0, 256, (30, 40 + index, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+        boxes = torch.tensor([[2.0, 3.0, 20.0, 25.0], [5.0, 5.0, 30.0, 28.0], [10.0, 1.0, 39.0, 9.0]])
+        crowd = torch.tensor([False, True, False])
+        truth = Truth(100 + index, f"{index}.png", (30, 40 + index), boxes, torch.tensor([0, 1, 2]), crowd)
+        records.append(Record(folder / f"{index}.png", truth))
+    return FolderDataset(("a", "b", "c"), tuple(records))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.tuples(st.integers(1, 70), st.integers(1, 70), st.integers(0, 3)), min_size=1, max_size=4),
+    st.sampled_from([1, 16, 32]),
+)
+def test_every_example_lies_in_its_corner(shapes: list[tuple[int, int, int]], multiple: int) -> None:
+    examples = [example(*shape) for shape in shapes]
+    batch = collate(examples, multiple=multiple)
+    height, width = batch.images.shape[2:]
+    assert batch.images.shape[:2] == (len(shapes), 3)
+    assert len(batch) == len(shapes)
+    for side, longest in ((height, max(h for h, _, _ in shapes)), (width, max(w for _, w, _ in shapes))):
+        assert side % multiple == 0
+        assert 0 <= side - longest < multiple
+    for row, (ours, (h, w, count)) in enumerate(zip(examples, shapes, strict=True)):
+        assert torch.equal(batch.images[row, :, :h, :w], ours.image)
+        assert batch.images[row].sum() == pytest.approx(ours.image.sum().item(), rel=1e-4)  # zeros elsewhere
+        assert batch.sizes[row] == (h, w)
+        truth = batch.truths[row]
+        assert truth["boxes"] is ours.boxes
+        assert truth["labels"].shape == (count,)
+        own = truth["size"]
+        assert all(
+            padded % multiple == 0 and 0 <= padded - side < multiple for padded, side in zip(own, (h, w), strict=True)
+        )
+    assert batch.image_ids == [h for h, _, _ in shapes]
+    assert batch.names == [f"{w}.png" for _, w, _ in shapes]
+
+
+def test_default_multiple_is_32() -> None:
+    batch = collate([example(33, 64), example(20, 70)])
+    assert batch.images.shape == (2, 3, 64, 96)
+    assert [truth["size"] for truth in batch.truths] == [(64, 64), (32, 96)]
+    assert all(type(side) is int for truth in batch.truths for side in truth["size"])
+
+
+def test_to_returns_a_moved_copy() -> None:
+    batch = collate([example(20, 30), example(10, 10, 0)])
+    moved = batch.to("meta", non_blocking=True)
+    assert moved.images.device.type == "meta"
+    assert all(truth[key].device.type == "meta" for truth in moved.truths for key in ("boxes", "labels"))
+    assert moved.images.shape == batch.images.shape
+    assert [truth["size"] for truth in moved.truths] == [(32, 32), (32, 32)]
+    assert (moved.sizes, moved.image_ids, moved.names) == (batch.sizes, batch.image_ids, batch.names)
+    assert batch.images.device.type == batch.truths[0]["boxes"].device.type == "cpu"
+    assert torch.equal(batch.to(torch.device("cpu")).images, batch.images)
+
+
+@pytest.mark.gpu
+def test_pinned_by_a_loader() -> None:
+    loader = DataLoader([example(20, 30), example(10, 10, 0)], batch_size=2, collate_fn=collate, pin_memory=True)
+    batch = next(iter(loader))
+    assert batch.images.is_pinned()
+    assert all(truth["boxes"].is_pinned() for truth in batch.truths if len(truth["boxes"]))
+    assert batch.to("cuda", non_blocking=True).images.is_cuda
+
+
+def test_training_examples_leave_crowds_out_and_name_the_picture(tmp_path: Path) -> None:
+    dataset = folder_dataset(tmp_path)
+    plain = TrainTransform((30, 30), 90, MEAN, STD, flip=0.0)
+    examples = TrainingExamples(dataset, plain)
+    assert len(examples) == 4
+    ours = examples[2]
+    assert (ours.image_id, ours.name) == (102, "2.png")
+    assert ours.labels.tolist() == [0, 2]
+    assert torch.allclose(ours.boxes, dataset.truth(2).boxes[[0, 2]])
+    assert ours.image.shape == (3, 30, 42)
+    assert len(dataset.truth(2).boxes) == 3
+
+
+def test_evaluation_examples_hold_scaled_boxes(tmp_path: Path) -> None:
+    dataset = folder_dataset(tmp_path)
+    prepare = Prepare(45, 100, MEAN, STD)
+    ours = EvaluationExamples(dataset, prepare)[1]
+    assert len(EvaluationExamples(dataset, prepare)) == 4
+    assert torch.equal(ours.image, prepare(dataset.picture(1)).image)
+    height, width = ours.image.shape[1:]
+    assert (height, width) == (45, 62)
+    wanted = dataset.truth(1).boxes[[0, 2]] * torch.tensor([62 / 41, 1.5, 62 / 41, 1.5])
+    assert torch.allclose(ours.boxes, wanted)
+    assert (ours.labels.tolist(), ours.image_id, ours.name) == ([0, 2], 101, "1.png")
+
+
+def loaded(dataset: FolderDataset, seed: int, *, workers: int, epochs: int = 1) -> list[Batch]:
+    generator = torch.Generator().manual_seed(seed)
+    loader = DataLoader(
+        TrainingExamples(dataset, TRANSFORM), 2, collate_fn=collate, num_workers=workers, generator=generator
+    )
+    return [batch for _ in range(epochs) for batch in loader]
+
+
+def same(first: Batch, second: Batch) -> bool:
+    return first.images.shape == second.images.shape and torch.equal(first.images, second.images)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_workers_draw_anew_each_epoch_and_repeat_for_the_same_seed(tmp_path: Path) -> None:
+    dataset = folder_dataset(tmp_path)
+    first = loaded(dataset, 1, workers=2, epochs=2)
+    again = loaded(dataset, 1, workers=2, epochs=2)
+    assert [batch.names for batch in first] == [["0.png", "1.png"], ["2.png", "3.png"]] * 2
+    assert all(same(ours, theirs) for ours, theirs in zip(first, again, strict=True))
+    assert not same(first[0], first[2])
+    assert not same(first[0], loaded(dataset, 2, workers=2)[0])
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_picture_is_named(tmp_path: Path, workers: int) -> None:
+    dataset = folder_dataset(tmp_path)
+    (tmp_path / "1.png").write_text("no picture")
+    with pytest.raises(ValueError, match=r"1\.png: not a picture"):
+        loaded(dataset, 0, workers=workers)
+
+
+def failing(picture: NDArray[np.uint8], boxes: Tensor, labels: Tensor) -> Example:
+    if picture.shape[1] == 42:
+        raise ZeroDivisionError("no such luck")
+    return TRANSFORM(picture, boxes, labels)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_cannot_be_transformed_is_named(tmp_path: Path, workers: int) -> None:
+    examples = TrainingExamples(folder_dataset(tmp_path), failing)
+    with pytest.raises(RuntimeError, match=r"picture '2\.png' \(index 2\) cannot be transformed: no such luck"):
+        list(DataLoader(examples, 2, collate_fn=collate, num_workers=workers))
+
+
+def test_examples_of_a_changed_picture_are_independent() -> None:
+    ours = example(20, 30)
+    batch = collate([ours, replace(ours, name="twin")])
+    batch.images[0] = 0
+    assert batch.images[1].sum() > 0
+    assert ours.image.min() >= 1

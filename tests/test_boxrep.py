@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gfocal.boxrep import BOXES, General
+
+
+def test_the_papers_choice_is_17_bins_one_stride_apart() -> None:
+    box = General()
+    assert box.width == 17
+    assert box.bins == tuple(float(i) for i in range(17))
+
+
+@pytest.mark.parametrize(("n", "delta"), [(1, 1.0), (12, 1.0), (16, 2.0), (8, 0.5), (32, 0.5)])
+def test_bins_run_from_0_to_n_delta(n: int, delta: float) -> None:
+    box = General(n=n, delta=delta)
+    assert box.width == n + 1
+    assert box.bins is not None
+    assert len(box.bins) == n + 1
+    assert box.bins[0] == 0
+    assert box.bins[-1] == pytest.approx(n * delta)
+
+
+def test_the_value_is_the_expectation_of_equation_5() -> None:
+    logits = [0.1, 2.0, -0.5, 1.0]
+    total = sum(math.exp(x) for x in logits)
+    expected = sum(math.exp(x) / total * i * 0.5 for i, x in enumerate(logits))
+    code = torch.tensor(logits).expand(2, 4, 4)
+    torch.testing.assert_close(General(n=3, delta=0.5).values(code), torch.full((2, 4), expected))
+
+
+@given(seed=st.integers(0, 10_000), delta=st.sampled_from([0.5, 1.0, 3.0]))
+def test_values_stay_between_the_ends_and_grow_with_mass_farther_out(seed: int, delta: float) -> None:
+    box = General(n=6, delta=delta)
+    code = torch.randn(3, 4, 7, generator=torch.Generator().manual_seed(seed)) * 5
+    values = box.values(code)
+    assert (values >= 0).all()
+    assert (values <= 6 * delta + 1e-4).all()
+    assert (box.values(code + torch.arange(7) * 0.5) >= values - 1e-5).all()
+    torch.testing.assert_close(box.probabilities(code).sum(-1), torch.ones(3, 4))
+
+
+def test_the_loss_is_the_weighted_mean_over_the_edges() -> None:
+    box = General(n=4, dfl_weight=0.25)
+    code = torch.randn(3, 4, 5)
+    targets = torch.tensor([[0.0, 0.5, 1.25, 3.0]]).expand(3, 4)
+    log_p = code.log_softmax(-1)
+    edges = [
+        -log_p[:, 0, 0],
+        -0.5 * (log_p[:, 1, 0] + log_p[:, 1, 1]),
+        -(0.75 * log_p[:, 2, 1] + 0.25 * log_p[:, 2, 2]),
+        -log_p[:, 3, 3],
+    ]
+    (loss,) = box.losses(code, targets).values()
+    torch.testing.assert_close(loss, 0.25 * sum(edges) / 4)
+
+
+@pytest.mark.parametrize("delta", [0.5, 1.0, 2.0])
+def test_targets_beyond_the_last_bin_are_learnt_a_tenth_of_a_bin_before_it(delta: float) -> None:
+    box = General(n=4, delta=delta)
+    code = torch.randn(1, 4, 5)
+    end = box.losses(code, torch.full((1, 4), 3.9 * delta))["dfl"]
+    for target in (3.95, 4.0, 100.0):
+        torch.testing.assert_close(box.losses(code, torch.full((1, 4), target * delta))["dfl"], end)
+    start = box.losses(code, torch.zeros(1, 4))["dfl"]
+    torch.testing.assert_close(box.losses(code, torch.full((1, 4), -7.0))["dfl"], start)
+
+
+def test_without_weight_there_is_no_distribution_focal_loss() -> None:
+    assert General(dfl_weight=0.0).losses(torch.zeros(1, 4, 17), torch.zeros(1, 4)) == {}
+
+
+def test_no_box_has_no_loss() -> None:
+    losses = General().losses(torch.zeros(0, 4, 17), torch.zeros(0, 4))
+    assert losses["dfl"].shape == (0,)
+    assert General().values(torch.zeros(0, 4, 17)).shape == (0, 4)
+
+
+@pytest.mark.xfail(strict=True, reason="`@` runs in half precision under autocast")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_values_keep_their_precision_under_autocast(dtype: torch.dtype) -> None:
+    code = torch.randn(50, 4, 17)
+    box = General()
+    with torch.autocast("cpu", dtype):
+        values = box.values(code)
+    assert values.dtype == torch.float32
+    torch.testing.assert_close(values, box.values(code))
+
+
+def test_impossible_distributions_are_refused_with_the_value() -> None:
+    with pytest.raises(ValueError, match="n must be at least 1, got 0"):
+        General(n=0)
+    for delta in (0.0, -1.0):
+        with pytest.raises(ValueError, match=f"delta must be > 0, got {delta}"):
+            General(delta=delta)
+
+
+def test_the_choices_are_named() -> None:
+    assert BOXES["general"] is General
