@@ -96,9 +96,7 @@ def started_from_imagenet(recipe: Recipe) -> Parts:
     return build_parts(recipe.model_copy(update={"backbone": config}))
 
 
-def test_what_starts_from_imagenet_keeps_its_statistics_in_training_too(
-    tiny_recipe: Recipe, tiny_parts: Parts
-) -> None:
+def test_what_starts_from_imagenet_keeps_its_statistics_in_training_too(tiny_recipe: Recipe, tiny_parts: Parts) -> None:
     detector = started_from_imagenet(tiny_recipe).detector.train()
     assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in detector.modules())
     norms = {name: module for name, module in detector.named_modules() if isinstance(module, StaticBatchNorm2d)}

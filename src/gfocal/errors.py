@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import final
 
 
+@final
 class UserError(ValueError):
     """Something the user gave cannot be used: the message says what, where, and what to do instead.
 
     The command line prints it as one line and ends with exit code 2.
     """
+
+    def __init__(self, message: str) -> None:
+        # a loader's worker hands an error over as the text of its traceback, which ends with the message
+        super().__init__(message.rsplit("gfocal.errors.UserError: ", 1)[-1].strip())
 
 
 def unknown(what: str, given: str, allowed: Iterable[str]) -> UserError:

@@ -75,7 +75,7 @@ class PostProcess:
         scores = raw.scores[index, locations].detach()
         row, label = (scores > threshold).nonzero(as_tuple=True)
         score = scores[row, label]
-        kept = nms_per_class(boxes[row], score, label, iou_threshold=self.nms_threshold)[: self.max_detections]
+        kept = nms_per_class(boxes[row], score, label, iou_threshold=self.nms_threshold, limit=self.max_detections)
         row = row[kept]
         quality = raw.quality_logits
         return Detections(

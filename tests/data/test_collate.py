@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from gfocal.data.collate import Batch, EvaluationExamples, Example, TrainingExamples, collate
+from gfocal.data.collate import Batch, EvaluationExamples, Example, TrainingExamples, collate, pad_size
 from gfocal.data.dataset import FolderDataset, Record
 from gfocal.data.transforms import Prepare, TrainTransform
 from gfocal.structures import Truth
@@ -61,12 +62,19 @@ def test_every_example_lies_in_its_corner(shapes: list[tuple[int, int, int]], mu
         truth = batch.truths[row]
         assert truth["boxes"] is ours.boxes
         assert truth["labels"].shape == (count,)
-        own = truth["size"]
-        assert all(
-            padded % multiple == 0 and 0 <= padded - side < multiple for padded, side in zip(own, (h, w), strict=True)
-        )
+        for padded, side in zip(truth["size"], (h, w), strict=True):
+            assert padded % multiple == 0
+            assert 0 <= padded - side < multiple
     assert batch.image_ids == [h for h, _, _ in shapes]
     assert batch.names == [f"{w}.png" for _, w, _ in shapes]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 3000), st.integers(1, 3000), st.sampled_from([1, 8, 32, 64]))
+def test_pad_size_is_the_next_multiple(height: int, width: int, multiple: int) -> None:
+    for old, new in zip((height, width), pad_size((height, width), multiple=multiple), strict=True):
+        assert new % multiple == 0
+        assert 0 <= new - old < multiple
 
 
 def test_default_multiple_is_32() -> None:
@@ -110,6 +118,16 @@ def test_training_examples_leave_crowds_out_and_name_the_picture(tmp_path: Path)
     assert len(dataset.truth(2).boxes) == 3
 
 
+def test_examples_survive_pickling_for_a_started_worker(tmp_path: Path) -> None:
+    examples = TrainingExamples(folder_dataset(tmp_path), TRANSFORM)
+    torch.manual_seed(0)
+    first = examples[3]  # the steps of the transform are built by now
+    torch.manual_seed(0)
+    again = pickle.loads(pickle.dumps(examples))[3]
+    assert torch.equal(again.image, first.image)
+    assert torch.equal(again.boxes, first.boxes)
+
+
 def test_evaluation_examples_hold_scaled_boxes(tmp_path: Path) -> None:
     dataset = folder_dataset(tmp_path)
     prepare = Prepare(45, 100, MEAN, STD)
@@ -146,13 +164,26 @@ def test_workers_draw_anew_each_epoch_and_repeat_for_the_same_seed(tmp_path: Pat
     assert not same(first[0], loaded(dataset, 2, workers=2)[0])
 
 
+def failure(examples: TrainingExamples, *, workers: int) -> str:
+    """Return the kind and text of the error that loading all examples ends with."""
+    batches = iter(DataLoader(examples, 2, collate_fn=collate, num_workers=workers))
+    try:
+        for _ in batches:
+            pass
+    except Exception as error:
+        # Without its traceback, which would keep the worker alive until the garbage is collected.
+        return f"{type(error.with_traceback(None)).__name__}: {error}"
+    return "none"
+
+
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_unreadable_picture_is_named(tmp_path: Path, workers: int) -> None:
     dataset = folder_dataset(tmp_path)
     (tmp_path / "1.png").write_text("no picture")
-    with pytest.raises(ValueError, match=r"1\.png: not a picture"):
-        loaded(dataset, 0, workers=workers)
+    text = failure(TrainingExamples(dataset, TRANSFORM), workers=workers)
+    assert text.startswith("UserError: ")
+    assert f"{tmp_path / '1.png'}: not a picture" in text.splitlines()[-1]
 
 
 def failing(picture: NDArray[np.uint8], boxes: Tensor, labels: Tensor) -> Example:
@@ -164,9 +195,9 @@ def failing(picture: NDArray[np.uint8], boxes: Tensor, labels: Tensor) -> Exampl
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_picture_that_cannot_be_transformed_is_named(tmp_path: Path, workers: int) -> None:
-    examples = TrainingExamples(folder_dataset(tmp_path), failing)
-    with pytest.raises(RuntimeError, match=r"picture '2\.png' \(index 2\) cannot be transformed: no such luck"):
-        list(DataLoader(examples, 2, collate_fn=collate, num_workers=workers))
+    text = failure(TrainingExamples(folder_dataset(tmp_path), failing), workers=workers)
+    assert text.startswith("RuntimeError: ")
+    assert "picture '2.png' (index 2) cannot be transformed: no such luck" in text.splitlines()[-1]
 
 
 def test_examples_of_a_changed_picture_are_independent() -> None:

@@ -172,7 +172,7 @@ def test_yaml_that_is_not_text(tmp_path: Path) -> None:
 
 def test_yaml_that_names_what_is_not_there(tmp_path: Path) -> None:
     file = write_yaml(tmp_path)
-    assert "did you mean 'train'?" in message(file, "trian")
+    assert "did you mean 'train'?" in message(file, "trains")
     (tmp_path / "train.json").unlink()
     assert f"{tmp_path / 'train.json'}: no such file" in message(file, "train")
     write_coco(tmp_path / "train.json", tmp_path / "some pictures", [1])

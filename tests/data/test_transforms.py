@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import sys
 import time
 from pathlib import Path
@@ -33,7 +32,7 @@ from gfocal.errors import UserError
 PARITY = Path(__file__).parents[2].parent / "shared" / "parity"
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 SIDES = st.integers(1, 3000)
-FAST = settings(deadline=None, max_examples=60)
+FAST = settings(deadline=None, max_examples=40)
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -85,14 +84,6 @@ def test_resized_size_fits_and_keeps_the_aspect(height: int, width: int, short: 
     for side, old in zip(new, (height, width), strict=True):
         assert side == 1 or abs(side - old * scale) <= 0.5
     assert resized_size((width, height), short=short, long=long, upscale=upscale) == new[::-1]
-
-
-@FAST
-@given(SIDES, SIDES, st.sampled_from([1, 8, 32, 64]))
-def test_pad_size_is_the_next_multiple(height: int, width: int, multiple: int) -> None:
-    for old, new in zip((height, width), pad_size((height, width), multiple=multiple), strict=True):
-        assert new % multiple == 0
-        assert 0 <= new - old < multiple
 
 
 @pytest.mark.parametrize("new", [(7, 9), (40, 31), (1, 1), (90, 160), (60, 80)])
@@ -172,10 +163,10 @@ def test_prepare() -> None:
 def test_resize_short_long_draws_every_whole_number_alike() -> None:
     torch.manual_seed(0)
     step = ResizeShortLong((10, 13), 1000)
-    heights = [step(*sample(noise(20, 30), []))[0].shape[-2] for _ in range(2000)]
+    heights = [step(*sample(noise(20, 30), []))[0].shape[-2] for _ in range(800)]
     counts = np.bincount(heights, minlength=14)
-    assert counts[10:].sum() == 2000
-    assert counts[10:].min() > 400  # 500 each; five sigmas are 97
+    assert counts[10:].sum() == 800
+    assert counts[10:].min() > 135  # 200 each; five sigmas are 62
 
 
 @FAST
@@ -295,11 +286,8 @@ def test_flip_is_its_own_inverse(seed: int, upscale: bool) -> None:
     mirror = train_transform(flip=1.0, **fixed)(picture, boxes, labels)
     new_width = plain.image.shape[2]
     assert torch.equal(mirror.image.flip(2), plain.image)
-    assert torch.allclose(
-        mirror.boxes[:, [2, 1, 0, 3]] * torch.tensor([-1, 1, -1, 1]) + torch.tensor([new_width, 0, new_width, 0]),
-        plain.boxes,
-        atol=1e-4,
-    )
+    back = mirror.boxes[:, [2, 1, 0, 3]] * torch.tensor([-1, 1, -1, 1]) + torch.tensor([new_width, 0, new_width, 0])
+    assert torch.allclose(back, plain.boxes, atol=1e-4)
     assert torch.equal(mirror.labels, labels)
 
 
@@ -356,9 +344,8 @@ def test_a_box_of_one_pixel_survives_where_nothing_changes() -> None:
 
 
 def test_no_box_at_all() -> None:
-    example = train_transform(jitter=(0.5, 2.0), color=0.4)(
-        noise(30, 40), torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
-    )
+    transform = train_transform(jitter=(0.5, 2.0), color=0.4)
+    example = transform(noise(30, 40), torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))
     assert example.boxes.shape == (0, 4)
     assert example.labels.shape == (0,)
     assert example.labels.dtype == torch.int64
@@ -385,15 +372,6 @@ def test_chance_comes_from_torchs_generator() -> None:
         images.append(transform(noise(50, 80), boxes, labels).image)
     assert torch.equal(images[0], images[1])
     assert images[0].shape != images[2].shape or not torch.equal(images[0], images[2])
-
-
-def test_a_pickled_transform_does_the_same() -> None:
-    transform = train_transform(jitter=(0.5, 2.0))
-    arguments = noise(50, 80), torch.tensor([[5.0, 6.0, 30.0, 40.0]]), torch.tensor([0])
-    torch.manual_seed(0)
-    first = transform(*arguments).image  # the steps are built by now
-    torch.manual_seed(0)
-    assert torch.equal(pickle.loads(pickle.dumps(transform))(*arguments).image, first)
 
 
 def test_steps_work_in_other_peoples_compositions() -> None:

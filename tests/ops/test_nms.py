@@ -49,6 +49,14 @@ def test_what_survives_is_what_a_search_of_all_pairs_leaves(
     assert kept.tolist() == brute_force(boxes, scores, labels, threshold)
 
 
+@given(seed=st.integers(0, 10_000), count=st.integers(0, 150), limit=st.sampled_from([1, 2, 5, 30, 1000]))
+def test_a_limit_cuts_the_list_and_changes_nothing_else(seed: int, count: int, limit: int) -> None:
+    boxes, scores, labels = crowd(seed, count, 2)
+    everything = nms_per_class(boxes, scores, labels, iou_threshold=0.3)
+    limited = nms_per_class(boxes, scores, labels, iou_threshold=0.3, limit=limit)
+    assert limited.tolist() == everything[:limit].tolist()
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_it_is_torchvisions_suppression_class_by_class(seed: int) -> None:
     boxes, scores, labels = crowd(seed, 300, 80)

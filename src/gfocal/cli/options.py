@@ -6,7 +6,10 @@ from typing import Annotated, Optional
 
 import typer
 
-DATA_HELP = "scenes (made on the fly), a data.yaml with `split: {images: folder, annotations: file.json}`, or a COCO 2017 folder"
+DATA_HELP = (
+    "scenes (made on the fly), a data.yaml with `split: {images: folder, annotations: file.json}`, "
+    "or a COCO 2017 folder"
+)
 
 Data = Annotated[str, typer.Option("--data", help=DATA_HELP)]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]

@@ -16,8 +16,6 @@ from gfocal.data.pictures import path_text, value_text
 from gfocal.errors import UserError
 from gfocal.structures import Truth
 
-# One pixel, less what arithmetic on coordinates may round away.
-_SMALLEST_SIDE = 1 - 1e-3
 # Beyond any picture, and small enough that sums of coordinates stay exact.
 _LARGEST_NUMBER = 1e9
 
@@ -25,8 +23,8 @@ _LARGEST_NUMBER = 1e9
 def read_coco(annotations: Path, images: Path) -> FolderDataset:
     """Read a COCO JSON whose pictures lie in the folder `images`.
 
-    Labels count the categories in the order of their ids. Boxes become xyxy float32 pixels clipped to their picture;
-    those under 1 pixel wide or high and those flagged `ignore` are dropped, pictures without a box are kept.
+    Labels count the categories in the order of their ids. Boxes become xyxy float32 pixels, as annotated: those that
+    leave their picture or have no size are kept, because the metrics count them, and those flagged `ignore` dropped.
     Whether each picture exists is found when it is read. Raises UserError with the file, key and value at fault.
     """
     try:
@@ -40,7 +38,7 @@ def read_coco(annotations: Path, images: Path) -> FolderDataset:
         raise UserError(f"{path_text(images)}: no such folder: it should hold the pictures of {path_text(annotations)}")
     rows = zip(pictures.items(), _per_picture(boxes, pictures), strict=True)
     records = [
-        Record(images / picture.name, Truth(image_id, picture.name, (picture.height, picture.width), *columns))
+        Record(images / picture.name, Truth(image_id, picture.name, (picture.height, picture.width), *columns[:3], areas=columns[3]))
         for (image_id, picture), columns in rows
     ]
     return FolderDataset(names, tuple(records), tuple(labels))
@@ -105,9 +103,10 @@ def _read_images(entries: list[Any]) -> dict[int, _Picture]:
 
 @dataclass(frozen=True)
 class _Boxes:
-    """The annotations as columns: box xywh, row of the picture, label, crowd."""
+    """The annotations as columns: box xywh, area, row of the picture, label, crowd."""
 
     xywh: Tensor
+    area: Tensor
     row: Tensor
     label: Tensor
     crowd: Tensor
@@ -116,6 +115,7 @@ class _Boxes:
 def _read_boxes(entries: list[Any], pictures: dict[int, _Picture], labels: dict[int, int]) -> _Boxes:
     rows = {number: picture.row for number, picture in pictures.items()}
     xywh: list[list[float]] = []
+    areas: list[float] = []
     heads: list[tuple[int, int, bool]] = []
     for index, entry in enumerate(entries):
         # There may be a million: the common case has to be quick, what is wrong with any other is found afterwards.
@@ -123,6 +123,7 @@ def _read_boxes(entries: list[Any], pictures: dict[int, _Picture], labels: dict[
             x, y, width, height = box = entry["bbox"]
             row, label = rows[entry["image_id"]], labels[entry["category_id"]]
             crowd, ignored = entry.get("iscrowd", 0), entry.get("ignore", 0)
+            area = entry.get("area", width * height)
             sound = (
                 -_LARGEST_NUMBER < x < _LARGEST_NUMBER
                 and -_LARGEST_NUMBER < y < _LARGEST_NUMBER
@@ -130,6 +131,7 @@ def _read_boxes(entries: list[Any], pictures: dict[int, _Picture], labels: dict[
                 and 0 <= height < _LARGEST_NUMBER
                 and crowd in (0, 1)
                 and ignored in (0, 1)
+                and 0 <= area < _LARGEST_NUMBER**2
                 and bool not in (type(x), type(y), type(width), type(height))
             )
         except (KeyError, TypeError, ValueError):
@@ -138,24 +140,19 @@ def _read_boxes(entries: list[Any], pictures: dict[int, _Picture], labels: dict[
             raise _fault(entry, f"annotations[{index}]", rows, labels)
         if not ignored:
             xywh.append(box)
+            areas.append(area)
             heads.append((row, label, bool(crowd)))
     row, label, crowd = torch.tensor(heads, dtype=torch.long).reshape(-1, 3).unbind(1)
-    return _Boxes(torch.tensor(xywh, dtype=torch.float64).reshape(-1, 4), row, label, crowd > 0)
+    boxes = torch.tensor(xywh, dtype=torch.float64).reshape(-1, 4)
+    return _Boxes(boxes, torch.tensor(areas, dtype=torch.float32), row, label, crowd > 0)
 
 
-def _per_picture(boxes: _Boxes, pictures: dict[int, _Picture]) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Return the clipped boxes, labels and crowd flags of each picture, in the order of the file."""
-    sides = [(picture.width, picture.height) for picture in pictures.values()]
-    limits = torch.tensor(sides, dtype=torch.float64)[boxes.row]
-    low, high = (
-        torch.minimum(corner.clamp(min=0), limits)
-        for corner in (boxes.xywh[:, :2], boxes.xywh[:, :2] + boxes.xywh[:, 2:])
-    )
-    kept = (high - low >= _SMALLEST_SIDE).all(1).nonzero()[:, 0]
-    kept = kept[boxes.row[kept].argsort(stable=True)]
-    counts = boxes.row[kept].bincount(minlength=len(pictures)).numpy().tolist()
-    xyxy = torch.cat([low, high], dim=1)[kept].float()
-    columns = (xyxy, boxes.label[kept], boxes.crowd[kept])
+def _per_picture(boxes: _Boxes, pictures: dict[int, _Picture]) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Return the boxes xyxy, labels, crowd flags and areas of each picture, in the order of the file."""
+    order = boxes.row.argsort(stable=True)
+    counts = boxes.row.bincount(minlength=len(pictures)).numpy().tolist()
+    xyxy = torch.cat([boxes.xywh[:, :2], boxes.xywh[:, :2] + boxes.xywh[:, 2:]], dim=1).float()
+    columns = (xyxy[order], boxes.label[order], boxes.crowd[order], boxes.area[order])
     return list(zip(*(split_rows(column, counts) for column in columns), strict=True))
 
 
@@ -169,6 +166,9 @@ def _fault(entry: Any, where: str, rows: dict[int, int], labels: dict[int, int])
     for key in ("iscrowd", "ignore"):
         if annotation.get(key, 0) not in (0, 1):
             return UserError(f"{where}.{key} is {value_text(annotation[key])}: must be 0 or 1")
+    area = annotation.get("area", 0)
+    if type(area) not in (int, float) or not 0 <= area < _LARGEST_NUMBER**2:
+        return UserError(f"{where}.area is {value_text(area)}: must be square pixels, a finite number from 0")
     bbox = _value(annotation, "bbox", where)
     return UserError(
         f"{where}.bbox is {value_text(bbox)}: must be [x, y, width, height] in pixels, "

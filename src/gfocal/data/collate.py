@@ -14,6 +14,10 @@ from torch import Tensor
 from torch.utils import data
 
 from gfocal.data.dataset import Dataset
+from gfocal.structures import Truth
+
+SMALLEST_SIDE = 1 - 1e-3
+"""Pixels under which a box is not learnt: one, less what float32 coordinates of a large picture round away."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,18 @@ def collate(examples: Sequence[Example], *, multiple: int = 32) -> Batch:
     return Batch(images, truths, sizes, [e.image_id for e in examples], [e.name for e in examples])
 
 
+def learnable(truth: Truth) -> tuple[Float[Tensor, "g 4"], Int[Tensor, " g"]]:
+    """Return the boxes, clipped to the picture, and labels that a detector learns: no crowd, none under 1 pixel."""
+    height, width = truth.size
+    limit = torch.tensor([width, height, width, height], dtype=torch.float32)
+    boxes = truth.boxes.clamp(min=0).minimum(limit)
+    kept = ~truth.crowd & (boxes[:, 2:] - boxes[:, :2] >= SMALLEST_SIDE).all(1)
+    return boxes[kept], truth.labels[kept]
+
+
 @final
 class TrainingExamples(data.Dataset[Example]):
-    """A data set through a training transform, crowd boxes left out, for a `torch.utils.data.DataLoader`.
+    """A data set through a training transform, its `learnable` boxes, for a `torch.utils.data.DataLoader`.
 
     All chance comes from torch's generator, which the loader seeds anew for each worker and epoch.
     """
@@ -118,9 +131,8 @@ class TrainingExamples(data.Dataset[Example]):
     def __getitem__(self, index: int) -> Example:
         truth = self.dataset.truth(index)
         picture = self.dataset.picture(index)
-        single = ~truth.crowd
         try:
-            example = self.transform(picture, truth.boxes[single], truth.labels[single])
+            example = self.transform(picture, *learnable(truth))
         except Exception as error:  # out of a worker comes only its message: it has to name the picture
             raise RuntimeError(f"picture {truth.name!r} (index {index}) cannot be transformed: {error}") from error
         return replace(example, image_id=truth.image_id, name=truth.name)
@@ -128,7 +140,7 @@ class TrainingExamples(data.Dataset[Example]):
 
 @final
 class EvaluationExamples(data.Dataset[Example]):
-    """A data set through a test transform, its boxes (without crowds) in pixels of the prepared picture."""
+    """A data set through a test transform, its `learnable` boxes in pixels of the prepared picture."""
 
     def __init__(self, dataset: Dataset, prepare: Callable[[NDArray[np.uint8]], Prepared]) -> None:
         self.dataset = dataset
@@ -140,6 +152,6 @@ class EvaluationExamples(data.Dataset[Example]):
     def __getitem__(self, index: int) -> Example:
         truth = self.dataset.truth(index)
         prepared = self.prepare(self.dataset.picture(index))
-        single = ~truth.crowd
-        boxes = truth.boxes[single] * torch.tensor(prepared.scale * 2, dtype=torch.float32)
-        return Example(prepared.image, boxes, truth.labels[single], truth.image_id, truth.name)
+        boxes, labels = learnable(truth)
+        boxes = boxes * torch.tensor(prepared.scale * 2, dtype=torch.float32)
+        return Example(prepared.image, boxes, labels, truth.image_id, truth.name)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast, final, runtime_checkable
+from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +26,11 @@ class Dataset(Protocol):
     @property
     def class_names(self) -> tuple[str, ...]:
         """The name of each label."""
+        ...
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The number that stands for each label in results files."""
         ...
 
     def __len__(self) -> int: ...
@@ -82,8 +87,8 @@ class FolderDataset:
         boxes = torch.cat([torch.zeros(0, 4), *(truth.boxes for truth in truths)]).numpy()
         labels = torch.cat([torch.zeros(0, dtype=torch.long), *(truth.labels for truth in truths)]).numpy()
         crowd = torch.cat([torch.zeros(0, dtype=torch.bool), *(truth.crowd for truth in truths)]).numpy()
-        softness = [None if truth.softness is None else truth.softness.numpy() for truth in truths]
-        return _unpickled, (self.class_names, self.category_ids, heads, (boxes, labels, crowd), softness)
+        known = [[None if part is None else part.numpy() for part in (t.softness, t.areas)] for t in truths]
+        return _unpickled, (self.class_names, self.category_ids, heads, (boxes, labels, crowd), known)
 
 
 def split_rows(column: Tensor, counts: list[int]) -> list[Tensor]:
@@ -141,7 +146,7 @@ def _yaml_splits(path: Path) -> dict[str, dict[str, str]]:
     try:
         # Nodes rather than values: they know their lines, and repeated keys are not lost.
         text = path.read_text(encoding="utf-8-sig")
-        root = cast(yaml.Node | None, yaml.compose(text, Loader=yaml.SafeLoader))  # pyright: ignore[reportUnknownMemberType]
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
     except UnicodeDecodeError as error:
         raise UserError(f"not UTF-8 text (byte {error.start}): save it as UTF-8") from error
     except OSError as error:
@@ -205,15 +210,15 @@ def _unpickled(
     category_ids: tuple[int, ...],
     heads: Sequence[tuple[str, int, str, tuple[int, int], int]],
     columns: tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]],
-    softness: Sequence[NDArray[np.float32] | None],
+    known: Sequence[Sequence[NDArray[np.float32] | None]],
 ) -> FolderDataset:
     counts = [count for *_, count in heads]
     boxes, labels, crowd = (split_rows(torch.as_tensor(column), counts) for column in columns)
-    soft = [None if edges is None else torch.as_tensor(edges) for edges in softness]
+    rest = [[None if part is None else torch.as_tensor(part) for part in parts] for parts in known]
     records = [
-        Record(Path(path), Truth(image_id, name, size, *columns_of_one))
-        for (path, image_id, name, size, _), columns_of_one in zip(
-            heads, zip(boxes, labels, crowd, soft, strict=True), strict=True
+        Record(Path(path), Truth(image_id, name, size, *required, *optional))
+        for (path, image_id, name, size, _), required, optional in zip(
+            heads, zip(boxes, labels, crowd, strict=True), rest, strict=True
         )
     ]
     return FolderDataset(class_names, tuple(records), category_ids)

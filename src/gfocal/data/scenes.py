@@ -79,6 +79,11 @@ class Scenes:
         """The kind of shape that each label stands for."""
         return CLASS_NAMES
 
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The number that stands for each label in results files."""
+        return tuple(range(len(CLASS_NAMES)))
+
     def __len__(self) -> int:
         return self.length
 
@@ -118,24 +123,31 @@ class Scenes:
         for _ in range(1 + below(rng, MAX_OBJECTS)):
             figures.append(_object(rng, figures, size=self.size))
         short = min(self.size)
-        for _ in range(below(rng, MAX_CLOUDS + 1)):
+        for _ in range(_few(rng, MAX_CLOUDS)):
             _insert(rng, figures, figure=cloud(rng, longest=between(rng, 0.1, 0.3) * short), size=self.size)
         figures = _visible(figures)
-        for _ in range(below(rng, MAX_BARS + 1)):
-            length, width = between(rng, 0.25, 0.75) * short, between(rng, 1.5, MAX_BAR)
+        for _ in range(_few(rng, MAX_BARS)):
+            length, width = between(rng, 0.25, 0.75) * short, between(rng, 2.0, MAX_BAR)
             _insert(rng, figures, figure=bar(rng, length=length, width=width), size=self.size)
         return figures
+
+
+def _few(rng: np.random.Generator, most: int) -> int:
+    """Return a number in 0..most, the smaller the likelier."""
+    return below(rng, 1 + below(rng, most + 1))
 
 
 def _insert(rng: np.random.Generator, figures: list[Figure], *, figure: Figure, size: Size) -> None:
     """Put an occluder before all `figures` or, less often, somewhere between them."""
     depth = len(figures) if rng.random() < 0.6 else below(rng, len(figures) + 1)
-    figures.insert(depth, replace(figure, centre=(between(rng, 0, size[1]), between(rng, 0, size[0]))))
+    figures.insert(
+        depth, replace(figure, centre=(between(rng, 0.0, float(size[1])), between(rng, 0.0, float(size[0]))))
+    )
 
 
 def _object(rng: np.random.Generator, others: list[Figure], *, size: Size) -> Figure:
     label = below(rng, len(CLASS_NAMES))
-    growth = math.exp(between(rng, 0, math.log(MAX_LONGEST * min(size) / MIN_LONGEST)))
+    growth = math.exp(between(rng, 0.0, math.log(MAX_LONGEST * min(size) / MIN_LONGEST)))
     # Rounded to a fraction with an exact binary form, since libraries differ in the last bit of exp.
     figure = compose(rng, label, longest=round(MIN_LONGEST * growth * 8) / 8)
     left, top, right, bottom = figure.reach
@@ -222,9 +234,9 @@ def _background(rng: np.random.Generator, size: Size) -> Bytes:
     half = (size[0] + 1) // 2, (size[1] + 1) // 2
     canvas = _mix(_colour(rng), _colour(rng), share=_field(rng, half, names=("noise", "gradient", "ripples")))
     fine = _field(rng, half, names=("noise", "grain", "gradient", "stripes", "checks", "ripples"))
-    fine *= np.float32(between(rng, 10, 60))
-    fine += _field(rng, half, names=("grain",)) * np.float32(between(rng, 5, 40))
-    canvas += _tint(rng, strength=1)[:, None, None] * (fine - np.float32(40))
+    fine *= np.float32(between(rng, 10.0, 60.0))
+    fine += _field(rng, half, names=("grain",)) * np.float32(between(rng, 5.0, 40.0))
+    canvas += _planes(_tint(rng, strength=1.0)) * (fine - np.float32(40))
     pixels = np.asarray(cv2.merge(list(canvas.clip(0, 255).astype(np.uint8))), dtype=np.uint8)
     return np.array(cv2.split(_enlarge(pixels, size)), dtype=np.uint8)
 
@@ -233,13 +245,14 @@ def _skin(rng: np.random.Generator, under: Plane) -> Plane:
     """Return a (3, height, width) texture of an object, of a colour that mostly stands out from what lies `under`."""
     sample = under[:, ::4, ::4].astype(np.int64)
     # Sums of integers do not depend on the order of summation, which differs between processors.
-    ground = sample.sum(axis=(1, 2)) / sample[0].size
+    ground: list[float] = (sample.sum(axis=(1, 2)) / sample[0].size).tolist()
     colour = _colour(rng)
     for _ in range(2):
-        if max(np.abs(colour - ground).tolist()) > MIN_CONTRAST:
+        if max(abs(one - other) for one, other in zip(colour, ground, strict=True)) > MIN_CONTRAST:
             break
         colour = _colour(rng)
-    second = (colour + _tint(rng, strength=between(rng, 0, 90))).clip(0, 255)
+    shift = _tint(rng, strength=between(rng, 0.0, 90.0))
+    second = [min(max(one + other, 0.0), 255.0) for one, other in zip(colour, shift, strict=True)]
     names = ("plain", "plain", "gradient", "ripples", "noise", "grain", "stripes", "checks")
     return _mix(colour, second, share=_field(rng, (under.shape[1], under.shape[2]), names=names))
 
@@ -250,24 +263,28 @@ def _patch(rng: np.random.Generator, backdrop: Bytes, *, window: Window) -> Plan
     top = below(rng, backdrop.shape[1] - height + 1)
     left = below(rng, backdrop.shape[2] - width + 1)
     piece = backdrop[:, top : top + height, left : left + width]
-    return (piece + _tint(rng, strength=between(rng, 0, 50))[:, None, None]).clip(0, 255)
+    return (piece + _planes(_tint(rng, strength=between(rng, 0.0, 50.0)))).clip(0, 255)
 
 
-def _colour(rng: np.random.Generator) -> Plane:
+def _colour(rng: np.random.Generator) -> list[float]:
     """Return an RGB colour in 0..255."""
-    return (between(rng, 20, 235) + 180 * (rng.random(3) - 0.5)).clip(5, 250).astype(np.float32)
+    grey = between(rng, -70.0, 145.0)
+    return [min(max(grey + 180 * chance, 5.0), 250.0) for chance in rng.random(3).tolist()]
 
 
-def _tint(rng: np.random.Generator, *, strength: float) -> Plane:
+def _tint(rng: np.random.Generator, *, strength: float) -> list[float]:
     """Return a difference of two RGB colours, of about `strength` in each channel, mostly lightness."""
-    sign = 1 if rng.random() < 0.5 else -1
-    return ((0.4 + 1.2 * rng.random(3)) * (sign * strength)).astype(np.float32)
+    signed = strength if rng.random() < 0.5 else -strength
+    return [(0.4 + 1.2 * chance) * signed for chance in rng.random(3).tolist()]
 
 
-def _mix(first: Plane, second: Plane, *, share: Plane) -> Plane:
-    plane = (second - first)[:, None, None] * share
-    plane += first[:, None, None]
-    return plane
+def _planes(colour: list[float]) -> Plane:
+    return np.array(colour, dtype=np.float32)[:, None, None]
+
+
+def _mix(first: list[float], second: list[float], *, share: Plane) -> Plane:
+    base = _planes(first)
+    return (_planes(second) - base) * share + base
 
 
 def _field(rng: np.random.Generator, size: Size, *, names: tuple[str, ...]) -> Plane:
@@ -311,7 +328,7 @@ def _plain(rng: np.random.Generator, size: Size) -> Plane:
 
 
 def _noise(rng: np.random.Generator, size: Size) -> Plane:
-    return _spline(rng, size, cells=between(rng, 1.5, 4), octaves=2)
+    return _spline(rng, size, cells=between(rng, 1.5, 4.0), octaves=2)
 
 
 def _grain(rng: np.random.Generator, size: Size) -> Plane:
@@ -326,15 +343,15 @@ def _gradient(rng: np.random.Generator, size: Size) -> Plane:
 
 
 def _stripes(rng: np.random.Generator, size: Size) -> Plane:
-    (x, y), period = direction(rng), between(rng, 5, 0.3 * max(size) + 5)
+    (x, y), period = direction(rng), between(rng, 5.0, 0.3 * max(size) + 5.0)
     phase = _slope(size, across=x / period, down=y / period)
     if rng.random() < 0.5:
-        phase += _spline(rng, size, cells=between(rng, 1.5, 3)) * np.float32(between(rng, 0.3, 2))
-    return _wave(phase, hardness=between(rng, 1, 6))
+        phase += _spline(rng, size, cells=between(rng, 1.5, 3.0)) * np.float32(between(rng, 0.3, 2.0))
+    return _wave(phase, hardness=between(rng, 1.0, 6.0))
 
 
 def _checks(rng: np.random.Generator, size: Size) -> Plane:
-    (x, y), period, hardness = direction(rng), between(rng, 8, 0.4 * max(size) + 8), between(rng, 1.5, 6)
+    (x, y), period, hardness = direction(rng), between(rng, 8.0, 0.4 * max(size) + 8.0), between(rng, 1.5, 6.0)
     one = _wave(_slope(size, across=x / period, down=y / period), hardness=hardness)
     other = _wave(_slope(size, across=-y / period, down=x / period), hardness=hardness)
     return one + other - one * other * np.float32(2)
@@ -342,10 +359,10 @@ def _checks(rng: np.random.Generator, size: Size) -> Plane:
 
 def _ripples(rng: np.random.Generator, size: Size) -> Plane:
     height, width = size
-    x = np.arange(width, dtype=np.float32) - np.float32(between(rng, 0, width))
-    y = np.arange(height, dtype=np.float32) - np.float32(between(rng, 0, height))
+    x = np.arange(width, dtype=np.float32) - np.float32(between(rng, 0.0, float(width)))
+    y = np.arange(height, dtype=np.float32) - np.float32(between(rng, 0.0, float(height)))
     radius = np.sqrt(np.square(x)[None, :] + np.square(y)[:, None])
-    return _wave(radius * np.float32(1 / between(rng, 0.3 * max(size), 2 * max(size))), hardness=1)
+    return _wave(radius * np.float32(1 / between(rng, 0.3 * max(size), 2.0 * max(size))), hardness=1.0)
 
 
 def _slope(size: Size, *, across: float, down: float) -> Plane:

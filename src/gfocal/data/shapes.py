@@ -33,9 +33,11 @@ CRISP = 1.0  # pixels
 SOFT_SHARE = 0.35  # softness of an edge is at most this share of the box's side across it
 SOFT_RADII = 1.6  # ... and this many radii: at 2 the fades of two sides could meet at an extreme point
 ALL_CRISP_CHANCE = 0.2  # of a figure
-CRISP_CHANCE = 0.4  # of each edge of the others; edges with no room to fade bring it to ... of all
+CRISP_CHANCE = 0.35  # of each edge of the others; with edges that have no room to fade 0.55 of all are crisp
 MIN_RADIUS = 1.0  # pixels; half of it already holds the whole fade of a crisp edge
 UPRIGHT_CHANCE = 0.35  # of a figure, against a turn by any angle
+SIN_36, COS_36 = 0.5877852523, 0.8090169944  # literals, as libraries differ in their last bit
+HEART_LOBE = math.sqrt(2) / 4
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def below(rng: np.random.Generator, end: int) -> int:
 def direction(rng: np.random.Generator) -> Point:
     """Return a unit vector of any angle, found without a sine."""
     while True:
-        x, y = between(rng, -1, 1), between(rng, -1, 1)
+        x, y = between(rng, -1.0, 1.0), between(rng, -1.0, 1.0)
         square = x * x + y * y
         if 0.01 < square <= 1:
             return x / math.sqrt(square), y / math.sqrt(square)
@@ -114,15 +116,16 @@ def compose(rng: np.random.Generator, label: int, *, longest: float) -> Figure:
     crisp = [all_crisp or chance < CRISP_CHANCE for chance in rng.random(4).tolist()]
     fades: list[float] = rng.random(4).tolist()
     # A wide fade needs a round tip to stay exact, so figures with a feathered edge come from the rounder half.
-    share = between(rng, 0 if all(crisp) else 0.5, 1)
+    share = between(rng, 0.0 if all(crisp) else 0.5, 1.0)
     low, high = outline.roundness
     scale, radius, reach = _measure(outline, turn, longest=longest, roundness=low + (high - low) * share)
-
-    def softness(side: int) -> float:
-        room = min(MAX_SOFTNESS, SOFT_SHARE * (reach[side] + reach[side - 2]), SOFT_RADII * radius) - MIN_FEATHER
-        return CRISP if crisp[side] or room <= 0 else MIN_FEATHER + room * fades[side]
-
-    return Figure(label, outline, turn, scale, radius, reach, (softness(0), softness(1), softness(2), softness(3)))
+    sides = (reach[0] + reach[2], reach[1] + reach[3]) * 2
+    room = [min(MAX_SOFTNESS, SOFT_SHARE * side, SOFT_RADII * radius) - MIN_FEATHER for side in sides]
+    left, top, right, bottom = (
+        CRISP if sharp or most <= 0 else MIN_FEATHER + most * fade
+        for sharp, most, fade in zip(crisp, room, fades, strict=True)
+    )
+    return Figure(label, outline, turn, scale, radius, reach, (left, top, right, bottom))
 
 
 def _measure(outline: Outline, turn: Point, *, longest: float, roundness: float) -> tuple[float, float, Sides]:
@@ -140,24 +143,22 @@ def _measure(outline: Outline, turn: Point, *, longest: float, roundness: float)
 
 
 def bar(rng: np.random.Generator, *, length: float, width: float) -> Figure:
-    """Return a straight bar at any angle about the origin, in pixels, that is no object."""
+    """Return a straight bar at any angle about the origin, in pixels between its round ends, that is no object."""
     outline, turn = _capsule(rng), direction(rng)
-    return Figure(NO_CLASS, outline, turn, *_measure(outline, turn, longest=length, roundness=width / length))
+    longest = length * max(abs(turn[0]), abs(turn[1])) + width
+    return Figure(NO_CLASS, outline, turn, *_measure(outline, turn, longest=longest, roundness=width / length))
 
 
 def cloud(rng: np.random.Generator, *, longest: float) -> Figure:
     """Return a lumpy patch about the origin, `longest` pixels at its longer side, that is no object."""
-    balls = [(between(rng, -1, 1), between(rng, -0.6, 0.6), between(rng, 0.3, 0.7)) for _ in range(3)]
+    balls = [(between(rng, -1.0, 1.0), between(rng, -0.6, 0.6), between(rng, 0.3, 0.7)) for _ in range(3)]
     balls.append((0.0, 0.0, 0.5))
-
-    def distance(x: Plane, y: Plane) -> Plane:
-        nearest = reduce(np.minimum, (_to_point(x - bx, y - by) - radius for bx, by, radius in balls))
-        return _positive(nearest)
-
-    def support(x: float, y: float) -> float:
-        return max(x * bx + y * by + radius for bx, by, radius in balls)
-
-    outline, turn = Outline(distance, support, (0, 0)), direction(rng)
+    outline = Outline(
+        partial(_to_balls, balls=balls),
+        lambda x, y: max(x * bx + y * by + radius for bx, by, radius in balls),
+        (0.0, 0.0),
+    )
+    turn = direction(rng)
     return Figure(NO_CLASS, outline, turn, *_measure(outline, turn, longest=longest, roundness=0.05))
 
 
@@ -171,21 +172,37 @@ def coverage(figure: Figure, window: Window) -> Plane:
 
     The width is the softness of a side of the box wherever that side's fade reaches, and a mix of the four elsewhere.
     """
-    x = np.arange(window[0], window[2], dtype=np.float32) + np.float32(0.5)
-    y = np.arange(window[1], window[3], dtype=np.float32) + np.float32(0.5)
-    plane = _core_distance(figure, (x, y)) * np.float32(-figure.scale)
+    width, height = window[2] - window[0], window[3] - window[1]
+    steps = np.arange(max(width, height), dtype=np.float32) + np.float32(0.5)
+    places = np.array(((window[0],), (window[1],)), dtype=np.float32) + steps
+    plane = _core_distance(figure, (places[0, :width], places[1, :height])) * np.float32(-figure.scale)
     plane += np.float32(figure.radius)
     if len(set(figure.softness)) == 1:
         plane *= np.float32(1 / figure.softness[0])
     else:
-        x1, y1, x2, y2 = figure.box
-        left, top, right, bottom = figure.softness
-        weight_x, fade_x = _pull(x, (x1, x2), softness=(left, right))
-        weight_y, fade_y = _pull(y, (y1, y2), softness=(top, bottom))
-        plane *= weight_x + weight_y[:, None]
-        plane /= fade_x + fade_y[:, None]
+        weight, fade = _pull(figure, places)
+        plane *= weight[0, :width] + weight[1, :height, None]
+        plane /= fade[0, :width] + fade[1, :height, None]
     plane += np.float32(0.5)
     return _at_most_one(_positive(plane))
+
+
+def _pull(figure: Figure, places: Plane) -> tuple[Plane, Plane]:
+    """Return what the two sides across each axis (x, y) weigh at each place, and the sum of their softness so weighed.
+
+    All three are (2, n).
+    """
+    x1, y1, x2, y2 = figure.box
+    left, top, right, bottom = figure.softness
+    softness = np.array((((left,), (right,)), ((top,), (bottom,))), dtype=np.float32)
+    gap = np.abs(places[:, None, :] - np.array((((x1,), (x2,)), ((y1,), (y2,))), dtype=np.float32))
+    gap -= softness * np.float32(0.5)
+    # No weight is endless: where the fades of two sides cross, they weigh the same.
+    np.maximum(gap, np.float32(0.05), out=gap)
+    gap *= gap
+    fade = softness / gap
+    weight = 1 / gap
+    return weight[:, 0] + weight[:, 1], fade[:, 0] + fade[:, 1]
 
 
 def _core_distance(figure: Figure, axes: Axes) -> Plane:
@@ -195,17 +212,6 @@ def _core_distance(figure: Figure, axes: Axes) -> Plane:
     if sin == 0:
         return figure.outline.distance(x * cos, y * cos)
     return figure.outline.distance(x * cos + y * sin, y * cos - x * sin)
-
-
-def _pull(axis: Plane, sides: Point, *, softness: Point) -> Axes:
-    """Return what the two sides across an axis weigh at each place, and the sum of their softness so weighed."""
-    gap = np.abs(axis - np.array(sides, dtype=np.float32)[:, None])
-    gap -= np.array(softness, dtype=np.float32)[:, None] * np.float32(0.5)
-    # No weight is endless: where the fades of two sides cross, they weigh the same.
-    np.maximum(gap, np.float32(0.05), out=gap)
-    gap *= gap
-    weight = 1 / gap
-    return weight[0] + weight[1], weight[0] * np.float32(softness[0]) + weight[1] * np.float32(softness[1])
 
 
 def _positive(plane: Plane) -> Plane:
@@ -228,6 +234,10 @@ def _to_box(x: Plane, y: Plane, *, half: Point) -> Plane:
 def _to_line(x: Plane, y: Plane) -> Plane:
     """Return the distance to the segment from (-1, 0) to (1, 0)."""
     return _to_point(_positive(np.abs(x) - 1), y)
+
+
+def _to_balls(x: Plane, y: Plane, *, balls: list[tuple[float, float, float]]) -> Plane:
+    return _positive(reduce(np.minimum, (_to_point(x - bx, y - by) - radius for bx, by, radius in balls)))
 
 
 def _to_chain(x: Plane, y: Plane, *, chain: tuple[Point, ...]) -> Plane:
@@ -253,7 +263,7 @@ def _reach(points: tuple[Point, ...], x: float, y: float) -> float:
 
 
 def _disc(rng: np.random.Generator) -> Outline:
-    return Outline(_to_point, lambda x, y: 0.0, (1, 1), turns=False)
+    return Outline(_to_point, lambda x, y: 0.0, (1.0, 1.0), turns=False)
 
 
 def _ring(rng: np.random.Generator) -> Outline:
@@ -265,102 +275,98 @@ def _capsule(rng: np.random.Generator) -> Outline:
 
 
 def _rectangle(rng: np.random.Generator) -> Outline:
-    height = between(rng, 0.4, 1)
-    return Outline(partial(_to_box, half=(1, height)), lambda x, y: abs(x) + abs(y) * height, (0, 0.4 * height))
+    height = between(rng, 0.4, 1.0)
+    return Outline(partial(_to_box, half=(1.0, height)), lambda x, y: abs(x) + abs(y) * height, (0.0, 0.4 * height))
 
 
 def _diamond(rng: np.random.Generator) -> Outline:
     width = between(rng, 0.4, 0.6)
-    chain = ((0, -1), (width, 0))
-
-    def distance(x: Plane, y: Plane) -> Plane:
-        return _to_chain(np.abs(x), -np.abs(y), chain=chain)
-
-    return Outline(distance, lambda x, y: max(abs(x) * width, abs(y)), (0, 0.25))
+    chain = ((0.0, -1.0), (width, 0.0))
+    return Outline(
+        lambda x, y: _to_chain(np.abs(x), -np.abs(y), chain=chain),
+        lambda x, y: max(abs(x) * width, abs(y)),
+        (0.0, 0.25),
+    )
 
 
 def _triangle(rng: np.random.Generator) -> Outline:
     base = between(rng, 0.6, 1.2)
-    chain = ((0, -1), (base, 0.8), (0, 0.8))
-
-    def distance(x: Plane, y: Plane) -> Plane:
-        return _to_chain(np.abs(x), y, chain=chain)
-
-    return Outline(distance, lambda x, y: _reach(chain, abs(x), y), (0, 0.35))
+    chain = ((0.0, -1.0), (base, 0.8), (0.0, 0.8))
+    return Outline(
+        lambda x, y: _to_chain(np.abs(x), y, chain=chain), lambda x, y: _reach(chain, abs(x), y), (0.0, 0.35)
+    )
 
 
 def _cross(rng: np.random.Generator) -> Outline:
     arm = between(rng, 0.12, 0.3)
+    tips = ((1.0, arm), (arm, 1.0))
+    return Outline(partial(_to_cross, arm=arm), lambda x, y: _reach(tips, abs(x), abs(y)), (0.0, 0.18))
 
-    def distance(x: Plane, y: Plane) -> Plane:
-        x, y = np.abs(x), np.abs(y)
-        return _to_box(np.maximum(x, y), np.minimum(x, y), half=(1, arm))
 
-    return Outline(distance, lambda x, y: _reach(((1, arm), (arm, 1)), abs(x), abs(y)), (0, 0.18))
+def _to_cross(x: Plane, y: Plane, *, arm: float) -> Plane:
+    x, y = np.abs(x), np.abs(y)
+    return _to_box(np.maximum(x, y), np.minimum(x, y), half=(1.0, arm))
 
 
 def _arrow(rng: np.random.Generator) -> Outline:
     shaft, width, neck = between(rng, 0.12, 0.25), between(rng, 0.6, 0.85), between(rng, -0.3, 0.1)
-    head = ((0, -1), (width, neck), (0, neck))
-    middle, half = (1 + neck) / 2, (1 - neck) / 2
+    head = ((0.0, -1.0), (width, neck), (0.0, neck))
+    corners = (*head, (shaft, 1.0))
+    return Outline(partial(_to_arrow, head=head, shaft=shaft), lambda x, y: _reach(corners, abs(x), y), (0.0, 0.15))
 
-    def distance(x: Plane, y: Plane) -> Plane:
-        x = np.abs(x)
-        return np.minimum(_to_chain(x, y, chain=head), _to_box(x, y - middle, half=(shaft, half)))
 
-    return Outline(distance, lambda x, y: _reach((*head, (shaft, 1)), abs(x), y), (0, 0.15))
+def _to_arrow(x: Plane, y: Plane, *, head: tuple[Point, ...], shaft: float) -> Plane:
+    x, neck = np.abs(x), head[-1][1]
+    box = _to_box(x, y - (1 + neck) / 2, half=(shaft, (1 - neck) / 2))
+    return np.minimum(_to_chain(x, y, chain=head), box)
 
 
 def _star(rng: np.random.Generator) -> Outline:
-    waist = between(rng, 0.38, 0.5)
-    # Sines and cosines of multiples of 36 degrees, as literals because libraries differ in their last bit.
-    sin, cos = 0.5877852523, 0.8090169944
-    chain = ((0, -1), (sin * waist, -cos * waist))
-    tips = ((0, -1), (0.9510565163, -0.3090169944), (sin, cos))
+    tips = ((0.0, -1.0), (0.9510565163, -0.3090169944), (SIN_36, COS_36))
+    return Outline(partial(_to_star, waist=between(rng, 0.38, 0.5)), lambda x, y: _reach(tips, abs(x), y), (0.0, 0.2))
 
-    def distance(x: Plane, y: Plane) -> Plane:
-        # All ten edges fall on one by two reflections in the line through a notch.
-        for _ in range(2):
-            x = np.abs(x)
-            fold = _positive(x * cos + y * sin) * 2
-            x, y = x - fold * cos, y - fold * sin
-        return _to_chain(np.abs(x), y, chain=chain)
 
-    return Outline(distance, lambda x, y: _reach(tips, abs(x), y), (0, 0.2))
+def _to_star(x: Plane, y: Plane, *, waist: float) -> Plane:
+    # All ten edges fall on one by two reflections in the line through a notch.
+    for _ in range(2):
+        x = np.abs(x)
+        fold = _positive(x * COS_36 + y * SIN_36) * 2
+        x, y = x - fold * COS_36, y - fold * SIN_36
+    return _to_chain(np.abs(x), y, chain=((0.0, -1.0), (SIN_36 * waist, -COS_36 * waist)))
 
 
 def _heart(rng: np.random.Generator) -> Outline:
-    """Return a square stood on its corner with a half disc on each of its upper sides."""
-    tip, lobe = 0.55, math.sqrt(2) / 4
+    return Outline(_to_heart, lambda x, y: max(y * 0.55, abs(x) * 0.25 - y * 0.2 + HEART_LOBE), (0.0, 0.16))
 
-    def distance(x: Plane, y: Plane) -> Plane:
-        # The half disc lies inside the whole disc about the middle of the side, whose rest lies in the square.
-        x, y = np.abs(x), y - tip
-        disc = _positive(_to_point(x - 0.25, y + 0.75) - lobe)
-        return np.minimum(disc, _to_chain(x, y, chain=((0, -1), (0.5, -0.5), (0, 0))))
 
-    return Outline(distance, lambda x, y: max(y * tip, abs(x) * 0.25 + y * (tip - 0.75) + lobe), (0, 0.16))
+def _to_heart(x: Plane, y: Plane) -> Plane:
+    """Return the distance to a square stood on its corner with a half disc on each of its upper sides."""
+    x, y = np.abs(x), y - 0.55
+    # The half disc lies inside the whole disc about the middle of the side, whose rest lies in the square.
+    disc = _positive(_to_point(x - 0.25, y + 0.75) - HEART_LOBE)
+    return np.minimum(disc, _to_chain(x, y, chain=((0.0, -1.0), (0.5, -0.5), (0.0, 0.0))))
 
 
 def _crescent(rng: np.random.Generator) -> Outline:
     """Return the unit disc less a disc of radius `bite` about (`shift`, 0); its tips are (x, y) and (x, -y)."""
     bite, shift = between(rng, 0.75, 0.95), between(rng, 0.4, 0.6)
     tip_x = (1 - bite * bite + shift * shift) / (2 * shift)
-    tip_y = math.sqrt(1 - tip_x * tip_x)
+    tip = (tip_x, math.sqrt(1 - tip_x * tip_x))
+    return Outline(
+        partial(_to_crescent, bite=bite, shift=shift, tip=tip),
+        # The outer arc where the disc is not bitten off, the tips elsewhere.
+        lambda x, y: 1.0 if (x - shift) * (x - shift) + y * y >= bite * bite else tip[0] * x + tip[1] * abs(y),
+        (0.03, 0.16),
+    )
 
-    def distance(x: Plane, y: Plane) -> Plane:
-        y = np.abs(y)
-        arcs = np.maximum(_to_point(x, y) - 1, bite - _to_point(x - shift, y))
-        u, v = x - tip_x, y - tip_y
-        # Between the normals of the two arcs at the tip, the tip is the nearest point.
-        beyond = (tip_x * v < tip_y * u) & ((shift - tip_x) * v + tip_y * u > 0)
-        return np.where(beyond, _to_point(u, v), _positive(arcs))
 
-    def support(x: float, y: float) -> float:
-        on_arc = (x - shift) * (x - shift) + y * y >= bite * bite
-        return 1.0 if on_arc else tip_x * x + tip_y * abs(y)
-
-    return Outline(distance, support, (0.03, 0.16))
+def _to_crescent(x: Plane, y: Plane, *, bite: float, shift: float, tip: Point) -> Plane:
+    y = np.abs(y)
+    arcs = _positive(np.maximum(_to_point(x, y) - 1, bite - _to_point(x - shift, y)))
+    u, v = x - tip[0], y - tip[1]
+    # Between the normals of the two arcs at the tip, the tip is the nearest point.
+    beyond = (tip[0] * v < tip[1] * u) & ((shift - tip[0]) * v + tip[1] * u > 0)
+    return np.where(beyond, _to_point(u, v), arcs)
 
 
 _OUTLINES: dict[str, Callable[[np.random.Generator], Outline]] = {

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision import tv_tensors  # pyright: ignore[reportMissingTypeStubs]
 from torchvision.transforms import v2  # pyright: ignore[reportMissingTypeStubs]
 
-from gfocal.data.collate import Example, Prepared, pad_size
+from gfocal.data.collate import SMALLEST_SIDE, Example, Prepared, pad_size
 from gfocal.errors import UserError
 
 __all__ = [
@@ -30,9 +30,6 @@ __all__ = [
     "resize",
     "resized_size",
 ]
-
-# One pixel, less what float32 coordinates of a large picture round away.
-_SMALLEST_SIDE = 1 - 1e-3
 
 
 def resized_size(size: tuple[int, int], *, short: int, long: int, upscale: bool = True) -> tuple[int, int]:
@@ -116,12 +113,12 @@ class ResizeShortLong(v2.Transform):
         short = int(torch.randint(self.short[0], self.short[1] + 1, ()))
         return {"size": resized_size(old, short=short, long=self.long, upscale=self.upscale)}
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+    def transform(self, value: Any, params: dict[str, Any]) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Resize the image, or move the boxes with it."""
         size: tuple[int, int] = params["size"]
-        if isinstance(inpt, tv_tensors.Image):
-            return _image(resize(_pixels(inpt), size))
-        return _placed(inpt, size=size, offset=(0, 0), canvas=size)
+        if isinstance(value, tv_tensors.Image):
+            return _image(resize(_pixels(value), size))
+        return _placed(value, size=size, offset=(0, 0), canvas=size)
 
 
 class ScaleJitter(v2.Transform):
@@ -135,8 +132,7 @@ class ScaleJitter(v2.Transform):
 
     def __init__(self, factors: tuple[float, float], *, fill: tuple[int, int, int] = (0, 0, 0)) -> None:
         super().__init__()
-        if not 0 < factors[0] <= factors[1]:
-            raise UserError(f"jitter is {factors}: must be (low, high) with 0 < low <= high")
+        _check_factors(factors)
         self.factors = factors
         self.fill = fill
 
@@ -150,12 +146,12 @@ class ScaleJitter(v2.Transform):
         offset = round(right * (width - size[1])), round(down * (height - size[0]))
         return {"size": size, "offset": offset, "canvas": canvas}
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+    def transform(self, value: Any, params: dict[str, Any]) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Zoom and cut the image, or move the boxes with it."""
-        if not isinstance(inpt, tv_tensors.Image):
-            return _placed(inpt, size=params["size"], offset=params["offset"], canvas=params["canvas"], centred=True)
+        if not isinstance(value, tv_tensors.Image):
+            return _placed(value, size=params["size"], offset=params["offset"], canvas=params["canvas"], centred=True)
         (height, width), (x, y) = params["canvas"], params["offset"]
-        zoomed = resize(_pixels(inpt), params["size"])[max(-y, 0) :, max(-x, 0) :][:height, :width]
+        zoomed = resize(_pixels(value), params["size"])[max(-y, 0) :, max(-x, 0) :][:height, :width]
         out = np.empty((height, width, 3), dtype=np.uint8)
         out[:] = self.fill
         out[max(y, 0) : max(y, 0) + zoomed.shape[0], max(x, 0) : max(x, 0) + zoomed.shape[1]] = zoomed
@@ -168,7 +164,7 @@ class TrainTransform:
 
     short: (low, high) of the short side in pixels, each whole number alike; long: limit of the other. flip: chance
     of a mirror image, 0..1. mean, std, bgr, upscale: as in `Prepare`. jitter: (low, high) factor of `ScaleJitter`,
-    or None. color: how far brightness, contrast and saturation stray, 0 (off) to 1; the hue strays a tenth of it.
+    or None. color: how far brightness, contrast and saturation stray from 1, 0 (off) to 1.
     """
 
     short: tuple[int, int]
@@ -183,6 +179,8 @@ class TrainTransform:
 
     def __post_init__(self) -> None:
         _check_sides(self.short, self.long)
+        if self.jitter is not None:
+            _check_factors(self.jitter)
         for name, share in (("flip", self.flip), ("color", self.color)):
             if not 0 <= share <= 1:
                 raise UserError(f"{name} is {share}: must lie in 0..1")
@@ -198,7 +196,7 @@ class TrainTransform:
             _boxes(boxes, (height, width)),
         )
         image, moved = self._steps(*inputs)
-        kept = (moved[:, 2:] - moved[:, :2] >= _SMALLEST_SIDE).all(1)
+        kept = (moved[:, 2:] - moved[:, :2] >= SMALLEST_SIDE).all(1)
         normal = normalize(_pixels(image), mean=self.mean, std=self.std, bgr=self.bgr)
         return Example(normal, moved.as_subclass(Tensor)[kept], labels[kept])
 
@@ -209,7 +207,8 @@ class TrainTransform:
         steps: list[v2.Transform] = [] if self.jitter is None else [ScaleJitter(self.jitter, fill=fill)]
         steps += [ResizeShortLong(self.short, self.long, upscale=self.upscale), v2.RandomHorizontalFlip(self.flip)]
         if self.color:
-            steps.append(v2.ColorJitter(self.color, self.color, self.color, self.color / 10))
+            # Not the hue: it alone takes three times as long as everything else on a CPU.
+            steps.append(v2.ColorJitter(self.color, self.color, self.color))
         return v2.Compose(steps)
 
 
@@ -218,8 +217,13 @@ def _check_sides(short: tuple[int, int], long: int) -> None:
         raise UserError(f"size is short {short}, long {long}: must be whole numbers, 1 <= low <= high <= long")
 
 
+def _check_factors(factors: tuple[float, float]) -> None:
+    if not 0 < factors[0] <= factors[1]:
+        raise UserError(f"jitter is {factors}: must be (low, high) with 0 < low <= high")
+
+
 def _canvas(flat_inputs: list[Any]) -> tuple[int, int]:
-    image = next(inpt for inpt in flat_inputs if isinstance(inpt, tv_tensors.Image))
+    image = next(value for value in flat_inputs if isinstance(value, tv_tensors.Image))
     return image.shape[-2], image.shape[-1]
 
 
@@ -248,12 +252,13 @@ def _placed(
     `centred`: a box whose centre leaves the canvas becomes a point.
     """
     old: tuple[int, int] = boxes.canvas_size
-    scale = torch.tensor([size[1] / old[1], size[0] / old[0]], dtype=torch.float32)
-    limit = torch.tensor([canvas[1], canvas[0]], dtype=torch.float32)
-    corners = boxes.as_subclass(Tensor).reshape(-1, 2, 2) * scale + torch.tensor(offset, dtype=torch.float32)
+    # In float64, so that the edges of the picture stay its edges.
+    scale = torch.tensor([size[1] / old[1], size[0] / old[0]], dtype=torch.float64)
+    limit = torch.tensor([canvas[1], canvas[0]], dtype=torch.float64)
+    corners = boxes.as_subclass(Tensor).double().reshape(-1, 2, 2) * scale + torch.tensor(offset)
     centre = corners.mean(1, keepdim=True)
-    corners = corners.clamp(torch.zeros(2), limit)
+    corners = corners.clamp(torch.zeros_like(limit), limit)
     if centred:
         inside = ((centre >= 0) & (centre <= limit)).all(-1, keepdim=True)
         corners = torch.where(inside, corners, corners[:, :1])
-    return _boxes(corners.reshape(-1, 4), canvas)
+    return _boxes(corners.float().reshape(-1, 4), canvas)

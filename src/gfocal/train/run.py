@@ -12,6 +12,7 @@ import lightning
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from gfocal.checkpoint import load_state, read_weights
 from gfocal.config import BackboneConfig, PicturesConfig, Recipe, ScheduleConfig
 from gfocal.data.dataset import Dataset, open_dataset
 from gfocal.devices import choose_device, choose_precision
@@ -23,7 +24,7 @@ from gfocal.train.callbacks import SaveWeights, ShowProgress
 from gfocal.train.datamodule import DetectionData
 from gfocal.train.module import DetectorModule
 
-VALIDATIONS = 8
+VALIDATIONS = 4
 """How often a run stops to validate, at most."""
 
 _LIGHTNING_PRECISION = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
@@ -108,6 +109,9 @@ def train(
             enable_model_summary=False,
         )
         trainer.fit(module, datamodule=loader)
+    best = out / "best.safetensors"
+    if best.exists():
+        load_state(model.detector, read_weights(best)[1], where=str(best))
     model.detector.to(where).eval()
     return model
 
@@ -165,7 +169,7 @@ def _quiet() -> Generator[None]:
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
+            warnings.filterwarnings("ignore", module="lightning")
             yield
     finally:
         logger.setLevel(level)

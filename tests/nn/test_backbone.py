@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from gfocal.errors import UserError
+from gfocal.nn.backbone import (
+    StaticBatchNorm2d,
+    create_backbone,
+    feature_channels,
+    freeze_norms,
+    freeze_stages,
+)
+
+
+@pytest.fixture
+def backbone() -> nn.Module:
+    return create_backbone("resnet18", width=0.125)
+
+
+def test_features_have_strides_8_16_and_32_and_the_widths_that_are_told(backbone: nn.Module) -> None:
+    features = backbone(torch.randn(2, 3, 64, 96))
+    assert [tuple(feature.shape[2:]) for feature in features] == [(8, 12), (4, 6), (2, 3)]
+    assert [feature.shape[1] for feature in features] == feature_channels(backbone) == [16, 32, 64]
+
+
+@pytest.mark.parametrize(("width", "channels"), [(0.25, [32, 64, 128]), (1.0, [128, 256, 512])])
+def test_the_width_scales_the_channels_of_a_resnet(width: float, channels: list[int]) -> None:
+    with torch.device("meta"):
+        assert feature_channels(create_backbone("resnet18", width=width)) == channels
+
+
+@pytest.mark.xfail(strict=True, reason="timm heeds stem_width for deep stems only")
+def test_the_width_scales_the_stem_too() -> None:
+    with torch.device("meta"):
+        assert create_backbone("resnet18", width=0.5).conv1.out_channels == 32
+
+
+def test_other_levels_can_be_chosen() -> None:
+    features = create_backbone("resnet18", (1, 3), width=0.125)(torch.zeros(1, 3, 64, 64))
+    assert [tuple(feature.shape[2:]) for feature in features] == [(16, 16), (4, 4)]
+
+
+def test_a_name_that_timm_does_not_know_is_refused() -> None:
+    with pytest.raises(UserError, match="'resnet999' is not a timm model"):
+        create_backbone("resnet999")
+
+
+def test_only_resnets_can_be_scaled() -> None:
+    with pytest.raises(UserError, match="mobilenetv3_small_050"):
+        create_backbone("mobilenetv3_small_050", width=0.5)
+
+
+def test_weights_that_do_not_exist_are_refused_with_a_way_out() -> None:
+    with pytest.raises(UserError, match=r"resnet18\.no_such_weights.*random weights"):
+        create_backbone("resnet18.no_such_weights", pretrained=True)
+
+
+# ---------------------------------------------------------------- norms
+
+
+def some_norm() -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(5, eps=1e-3)
+    for value in (norm.weight, norm.bias, norm.running_mean):
+        nn.init.normal_(value)  # type: ignore[arg-type]
+    nn.init.uniform_(norm.running_var, 0.5, 2.0)  # type: ignore[arg-type]
+    return norm
+
+
+def test_a_static_norm_is_the_norm_at_test_in_training_too() -> None:
+    norm = some_norm()
+    static = StaticBatchNorm2d(copy.deepcopy(norm))
+    x = torch.randn(3, 5, 4, 4) * 3 + 1
+    expected = norm.eval()(x)
+    torch.testing.assert_close(static.eval()(x), expected)
+    torch.testing.assert_close(static.train()(x), expected)
+    row = x[0, 2, 1, 3].item()
+    mean, var = norm.running_mean[2].item(), norm.running_var[2].item()  # type: ignore[index]
+    by_hand = (row - mean) / math.sqrt(var + 1e-3) * norm.weight[2].item() + norm.bias[2].item()
+    assert static(x)[0, 2, 1, 3].item() == pytest.approx(by_hand, rel=1e-4)
+
+
+def test_a_static_norm_keeps_statistics_and_names_and_learns_its_affine_part() -> None:
+    norm = some_norm()
+    static = StaticBatchNorm2d(norm).train()
+    assert static.state_dict().keys() == norm.state_dict().keys() - {"num_batches_tracked"}
+    before = static.running_var.clone()
+    static(torch.randn(3, 5, 4, 4) * 9).square().sum().backward()
+    assert torch.equal(static.running_var, before)
+    assert static.weight.grad is not None
+    assert static.bias.grad is not None
+    assert {name for name, _ in static.named_parameters()} == {"weight", "bias"}
+
+
+def test_freezing_norms_changes_no_output(backbone: nn.Module) -> None:
+    x = torch.randn(1, 3, 64, 64)
+    expected = backbone.eval()(x)
+    freeze_norms(backbone)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules())
+    for actual, feature in zip(backbone.train()(x), expected, strict=True):
+        torch.testing.assert_close(actual, feature)
+
+
+@pytest.mark.xfail(strict=True, reason="timm's BatchNormAct2d is a BatchNorm2d, and its activation is lost")
+def test_freezing_norms_keeps_the_activations_inside_them() -> None:
+    backbone = create_backbone("mobilenetv3_small_050", (1, 2)).eval()
+    x = torch.randn(1, 3, 64, 64)
+    expected = backbone(x)
+    freeze_norms(backbone)
+    for actual, feature in zip(backbone(x), expected, strict=True):
+        torch.testing.assert_close(actual, feature)
+
+
+# ---------------------------------------------------------------- stages
+
+
+@pytest.mark.parametrize("stages", [-1, 0, 1, 2, 3, 4])
+def test_stem_and_stages_stop_learning(backbone: nn.Module, stages: int) -> None:
+    freeze_stages(backbone, stages)
+    frozen = {name.split(".")[0] for name, p in backbone.named_parameters() if not p.requires_grad}
+    learning = {name.split(".")[0] for name, p in backbone.named_parameters() if p.requires_grad}
+    parts = [{"conv1", "bn1"}, {"layer1"}, {"layer2"}, {"layer3"}, {"layer4"}]
+    assert frozen == set().union(*parts[: stages + 1])
+    assert learning == set().union(*parts[stages + 1 :])

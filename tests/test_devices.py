@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gfocal.devices import autocast, choose_device, choose_precision
+from gfocal.errors import UserError
+
+CPU = torch.device("cpu")
+without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without CUDA")
+
+
+def test_the_gpu_is_taken_where_there_is_one() -> None:
+    expected = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    assert choose_device(None) == choose_device("auto") == expected
+
+
+def test_a_named_device_is_taken() -> None:
+    assert choose_device("cpu") == CPU
+    assert choose_device(CPU) is CPU
+
+
+@without_cuda
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:7"])
+def test_a_gpu_that_is_not_there_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="no CUDA device"):
+        choose_device(name)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cpux", "", "cudaa" if torch.cuda.is_available() else "tpu!"])
+def test_an_unknown_device_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="choose from auto, cpu, cuda"):
+        choose_device(name)
+
+
+@pytest.mark.xfail(strict=True, reason="every device that PyTorch has a name for is taken")
+@pytest.mark.parametrize("name", ["meta", "vulkan", "mtia"])
+def test_a_device_this_machine_lacks_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=name):
+        choose_device(name)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_a_named_precision_is_taken(name: str, dtype: torch.dtype) -> None:
+    assert choose_precision(name, CPU) is dtype
+
+
+def test_float16_needs_a_gpu() -> None:
+    with pytest.raises(UserError, match=r"float16.*GPU"):
+        choose_precision("float16", CPU)
+    assert choose_precision("float16", torch.device("cuda")) is torch.float16
+
+
+def test_left_to_itself_the_precision_is_one_the_device_is_fast_in() -> None:
+    chosen = choose_precision(None, CPU)
+    assert chosen is choose_precision("auto", CPU)
+    assert chosen in (torch.float32, torch.bfloat16)
+
+
+def test_an_unknown_precision_names_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean 'bfloat16'"):
+        choose_precision("bf16", CPU)
+
+
+def test_autocast_runs_convolutions_in_the_chosen_precision() -> None:
+    conv = torch.nn.Conv2d(3, 4, 3)
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.no_grad(), autocast(dtype, CPU):
+            assert conv(torch.zeros(1, 3, 8, 8)).dtype is dtype
