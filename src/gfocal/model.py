@@ -29,7 +29,7 @@ from gfocal.data.transforms import Prepare
 from gfocal.devices import autocast, choose_device, choose_precision
 from gfocal.errors import UserError
 from gfocal.quality import Quality
-from gfocal.recipes import get_recipe
+from gfocal.recipes import RECIPES, get_recipe
 from gfocal.structures import Detections, Raw
 
 Picture: TypeAlias = "str | Path | Image.Image | npt.NDArray[np.uint8]"
@@ -183,6 +183,11 @@ def _weights_file(source: Path) -> Path:
             if (source / name).is_file():
                 return source / name
         raise UserError(f"{source}: holds neither best.safetensors nor last.safetensors: name a run folder")
+    if not source.exists() and str(source) in RECIPES:
+        raise UserError(
+            f"{source} is a recipe, and no weights of it are on this machine: load its official .pth file by path, "
+            "train it, or make it with random weights by gfocal.build"
+        )
     if not source.is_file():
         raise UserError(f"{source}: no such file or folder: name a run folder, a .safetensors or an official .pth")
     if source.suffix not in (".safetensors", ".pth", ".pt"):

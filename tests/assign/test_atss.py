@@ -167,6 +167,13 @@ def test_a_known_box_is_learnt_where_its_paper_says() -> None:
     assert (strides == 8).all()
 
 
+def test_an_iou_that_equals_the_threshold_passes() -> None:
+    # all four anchors contain the box, so that all have the mean's IoU; only the last point lies inside
+    priors = SquareAnchors((8,))([torch.zeros(1, 1, 2, 2)])
+    match = ATSS()(priors, truth_of([[[2.0, 4.0, 14.0, 20.0]]], [(16, 16)]))
+    assert owners(match, 4) == [-1, -1, -1, 0]
+
+
 def test_the_first_of_equal_boxes_learns() -> None:
     box = [30.0, 30.0, 100.0, 120.0]
     match = ATSS()(priors_of(192, 192), truth_of([[box, box, box]], [(192, 192)]))

@@ -57,7 +57,7 @@ def many() -> list[Truth]:
 
 
 def test_a_scene_is_the_same_to_the_byte_everywhere() -> None:
-    square = "a8b0dc4a01ee78376e263aae94268b2b949d76184145484ca4fea3de5b924219"
+    square = "7d74b798d2f1517ab93f36d1e48892e34efeebaa1ed01962d3e858d0e20204ed"
     wide = "6e8812324b1ebc0c9b9a702c4d35ed4982f4e3a8897aace801027dc516caa5f6"
     assert digest(Scenes(8), list(range(8))) == square
     assert digest(Scenes(8, seed=7, size=(65, 130)), [7]) == wide
@@ -215,9 +215,9 @@ def test_each_edge_crosses_half_at_the_box_and_fades_over_its_softness(
     # The profile itself, and with it the place where it crosses a half, and its width.
     expected = np.clip(0.5 - outward / softness, 0, 1)
     assert np.abs(profile - expected)[fading].max() < 0.05
-    assert np.all(profile[outward > softness / 2 + 0.02] < 0.01)
-    inner = int(np.argmin(np.abs(outward + softness / 2 + 0.6)))
-    assert profile[inner] > 0.99
+    assert np.all(profile[outward > softness / 2 + 0.02] < 0.05)
+    # Beyond its radius a figure may be at the other side of a thin stroke already.
+    assert np.all(profile[(-outward > softness / 2 + 0.02) & (-outward < figure.radius)] > 0.95)
     nearest = np.argsort(np.abs(outward))[:2]
     (a, b), (p, q) = outward[nearest], profile[nearest]
     assert abs(a + (0.5 - p) * (b - a) / (q - p)) < 0.6

@@ -150,6 +150,16 @@ def test_the_minimum_of_gfl_lies_where_the_mean_is_the_target(
         assert at_optimum == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.parametrize("beta", BETAS)
+def test_a_certain_prediction_of_an_end_costs_nothing(beta: float) -> None:
+    log_p = torch.tensor([1.0, 0.0]).log().requires_grad_()
+    for left, right, target in ((log_p[:1], log_p[1:], 2.0), (log_p[1:], log_p[:1], 3.0)):
+        loss = generalized_focal_loss(left, right, torch.tensor([target]), y_left=2.0, y_right=3.0, beta=beta)
+        assert loss.item() == 0
+        (gradient,) = torch.autograd.grad(loss.sum(), log_p)
+        assert gradient.isfinite().all()
+
+
 @given(y=st.floats(0, 1), logit=st.floats(-12, 12), beta=st.sampled_from(BETAS))
 def test_the_score_that_equals_the_quality_minimises_quality_focal_loss(y: float, logit: float, beta: float) -> None:
     best = max(-40.0, min(40.0, math.log(y) - math.log1p(-y))) if 0 < y < 1 else math.copysign(40, y - 0.5)

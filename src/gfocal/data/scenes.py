@@ -40,7 +40,7 @@ Size = tuple[int, int]
 Bytes = npt.NDArray[np.uint8]
 
 MIN_SIDE = 64  # pixels of a picture
-MIN_LONGEST = 12.0  # pixels of an object's longer side
+MIN_LONGEST = 16.0  # pixels of an object's longer side
 MAX_LONGEST = 0.6  # of the picture's shorter side
 MAX_OBJECTS = 8
 MAX_CLOUDS = 2
@@ -210,7 +210,7 @@ def _paint(rng: np.random.Generator, figures: list[Figure], *, size: Size) -> By
     for figure in figures:
         left, top, right, bottom = window = figure.window(size)
         under = canvas[:, top:bottom, left:right].astype(np.float32)
-        skin = _patch(rng, backdrop, window=window) if figure.label == NO_CLASS else _skin(rng, under)
+        skin = _patch(rng, backdrop, window=window) if figure.label == NO_CLASS else _skin(rng, under, label=figure.label)
         mixed = (skin - under) * coverage(figure, window)
         mixed += under
         # The half makes the cut to whole numbers round.
@@ -241,17 +241,17 @@ def _background(rng: np.random.Generator, size: Size) -> Bytes:
     return np.array(cv2.split(_enlarge(pixels, size)), dtype=np.uint8)
 
 
-def _skin(rng: np.random.Generator, under: Plane) -> Plane:
-    """Return a (3, height, width) texture of an object, of a colour that mostly stands out from what lies `under`."""
+def _skin(rng: np.random.Generator, under: Plane, *, label: int) -> Plane:
+    """Return a (3, height, width) texture of an object, near its kind's colour, that mostly stands out from what lies `under`."""
     sample = under[:, ::4, ::4].astype(np.int64)
     # Sums of integers do not depend on the order of summation, which differs between processors.
     ground: list[float] = (sample.sum(axis=(1, 2)) / sample[0].size).tolist()
-    colour = _colour(rng)
+    colour = _kind_colour(rng, label)
     for _ in range(2):
         if max(abs(one - other) for one, other in zip(colour, ground, strict=True)) > MIN_CONTRAST:
             break
-        colour = _colour(rng)
-    shift = _tint(rng, strength=between(rng, 0.0, 90.0))
+        colour = _kind_colour(rng, label)
+    shift = _tint(rng, strength=between(rng, 0.0, 60.0))
     second = [min(max(one + other, 0.0), 255.0) for one, other in zip(colour, shift, strict=True)]
     names = ("plain", "plain", "gradient", "ripples", "noise", "grain", "stripes", "checks")
     return _mix(colour, second, share=_field(rng, (under.shape[1], under.shape[2]), names=names))
@@ -270,6 +270,13 @@ def _colour(rng: np.random.Generator) -> list[float]:
     """Return an RGB colour in 0..255."""
     grey = between(rng, -70.0, 145.0)
     return [min(max(grey + 180 * chance, 5.0), 250.0) for chance in rng.random(3).tolist()]
+
+
+def _kind_colour(rng: np.random.Generator, label: int) -> list[float]:
+    """Return an RGB colour in 0..255 near the one that is typical of a kind."""
+    grey = between(rng, -20.0, 20.0)
+    strays = (60 * chance - 30 + grey for chance in rng.random(3).tolist())
+    return [min(max(level + stray, 5.0), 250.0) for level, stray in zip(KIND_COLOURS[label], strays, strict=True)]
 
 
 def _tint(rng: np.random.Generator, *, strength: float) -> list[float]:

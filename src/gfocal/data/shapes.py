@@ -196,7 +196,8 @@ def _pull(figure: Figure, places: Plane) -> tuple[Plane, Plane]:
     left, top, right, bottom = figure.softness
     softness = np.array((((left,), (right,)), ((top,), (bottom,))), dtype=np.float32)
     gap = np.abs(places[:, None, :] - np.array((((x1,), (x2,)), ((y1,), (y2,))), dtype=np.float32))
-    gap -= softness * np.float32(0.5)
+    # A crisp side holds to a pixel on either side, lest a soft neighbour lend it a halo.
+    gap -= np.maximum(softness * np.float32(0.5), np.float32(1))
     # No weight is endless: where the fades of two sides cross, they weigh the same.
     np.maximum(gap, np.float32(0.05), out=gap)
     gap *= gap

@@ -29,5 +29,5 @@ MINI_BACKBONE = BackboneConfig(name="resnet18", weights="none", width=0.5)
 MINI_HEAD = HeadConfig(channels=64, depth=2)
 MINI_PICTURES = PicturesConfig(short=320, long=448, upscale=False, train_short=(240, 320))
 MINI_SCHEDULE = ScheduleConfig(
-    optimizer="adamw", lr=2e-3, weight_decay=0.05, batch=16, steps=400, decay="cosine", warmup=100, clip_norm=10.0
+    optimizer="adamw", lr=2e-3, weight_decay=0.05, batch=8, steps=800, decay="cosine", warmup=40, clip_norm=10.0
 )

@@ -1,0 +1,89 @@
+"""Every command and every piece of Python in README and docs runs, except where the page itself says why not."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import gfocal
+from gfocal.config import BackboneConfig, HeadConfig
+from gfocal.data.scenes import CLASS_NAMES
+from gfocal.recipes import get_recipe
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n)?```(bash|python)\n(.*?)```", re.DOTALL)
+
+
+def blocks(language):
+    """Return (page, number, code) of each block of a language that is to be run."""
+    found = []
+    for page in PAGES:
+        for number, match in enumerate(BLOCK.finditer(page.read_text(encoding="utf-8"))):
+            if match[2] == language and not match[1]:
+                found.append(pytest.param(match[3], id=f"{page.relative_to(ROOT)}-{number}"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder as the pages suppose it: a demo run, a picture, and a small data set of one's own."""
+    folder = tmp_path_factory.mktemp("reader")
+    tiny = {
+        "class_names": CLASS_NAMES,
+        "backbone": BackboneConfig(name="resnet18", weights="none", width=0.125),
+        "head": HeadConfig(channels=32, depth=1),
+    }
+    torch.manual_seed(0)
+    model = gfocal.build(get_recipe("gflv2_r18_mini").model_copy(update=tiny), device="cpu")
+    with torch.no_grad():
+        model.detector.quality.cls.bias.fill_(1.0)
+    model.save(folder / "runs" / "demo" / "best.safetensors")
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (80, 120, 3), dtype=np.uint8)).save(folder / "picture.jpg")
+    pictures = folder / "mydata" / "pictures"
+    pictures.mkdir(parents=True)
+    images, annotations = [], []
+    for index in range(8):
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(pictures / f"{index}.jpg")
+        images.append({"id": index, "file_name": f"{index}.jpg", "height": 64, "width": 64})
+        annotations.append({"id": index, "image_id": index, "category_id": 1, "bbox": [8, 8, 40, 30]})
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}
+    for split in ("train", "val"):
+        (folder / "mydata" / f"{split}.json").write_text(json.dumps(content))
+    (folder / "mydata" / "data.yaml").write_text(
+        "train: {images: pictures, annotations: train.json}\nval: {images: pictures, annotations: val.json}\n"
+    )
+    return folder
+
+
+def run(place, command):
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("code", blocks("bash"))
+def test_commands_of_the_pages_run(place, code):
+    run(place, ["bash", "-euo", "pipefail", "-c", code])
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_of_the_pages_runs(place, code):
+    run(place, [sys.executable, "-W", "error", "-c", code])
+
+
+def test_readme_is_short_and_names_the_test_command():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    assert "make test" in text
+    assert len(blocks("bash")) >= 2
+    assert len(blocks("python")) >= 1

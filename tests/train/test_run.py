@@ -1,0 +1,184 @@
+"""A training run learns, leaves a whole folder behind, and refuses what cannot be trained before making one."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import gfocal
+from gfocal.config import Recipe, ScheduleConfig
+from gfocal.errors import UserError
+from gfocal.recipes import get_recipe
+from gfocal.testing import detect
+from gfocal.train.module import learning_rate_factor
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Eight pictures of one bright square each, in a data.yaml with train and val."""
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    (tmp_path / "images").mkdir()
+    for index in range(8):
+        picture = rng.integers(0, 60, (64, 96, 3), dtype=np.uint8)
+        x, y, side = rng.integers(0, 60), rng.integers(0, 30), rng.integers(16, 32)
+        picture[y : y + side, x : x + side] = 220
+        Image.fromarray(picture).save(tmp_path / "images" / f"{index}.png")
+        images.append({"id": index, "file_name": f"{index}.png", "height": 64, "width": 96})
+        box = [int(x), int(y), int(side), int(side)]
+        annotations.append({"id": index, "image_id": index, "category_id": 1 + index % 2, "bbox": box})
+    categories = [{"id": 1, "name": "left"}, {"id": 2, "name": "right"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    split = {"images": "images", "annotations": "labels.json"}
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump({"train": split, "val": split}))
+    return tmp_path / "data.yaml"
+
+
+@pytest.fixture
+def recipe(tiny_recipe):
+    schedule = ScheduleConfig(optimizer="adamw", lr=2e-3, batch=4, steps=3, warmup=1, decay="cosine")
+    return tiny_recipe.model_copy(update={"schedule": schedule})
+
+
+def test_a_run_leaves_recipe_curves_and_weights(recipe, data, tmp_path):
+    out = tmp_path / "runs" / "first"
+    model = gfocal.train(recipe, data, out, workers=0, device="cpu")
+    assert sorted(path.name for path in out.iterdir()) == [
+        "best.safetensors",
+        "last.safetensors",
+        "metrics.csv",
+        "recipe.yaml",
+        "tensorboard",
+    ]
+    resolved = Recipe.from_yaml((out / "recipe.yaml").read_text(), where="recipe.yaml")
+    assert resolved.class_names == ("left", "right")
+    assert gfocal.load(out, device="cpu").recipe == resolved == model.recipe
+    rows = list(csv.DictReader((out / "metrics.csv").open()))
+    assert {"train/cls", "train/box", "train/dfl", "train/loss", "val/ap"} <= rows[0].keys()
+    assert any(path.stat().st_size > 0 for path in (out / "tensorboard").iterdir())
+    with pytest.raises(UserError, match="holds a run already"):
+        gfocal.train(recipe, data, out, workers=0, device="cpu")
+
+
+def test_the_same_seed_gives_the_same_weights(recipe, data, tmp_path):
+    first, second, other = (
+        gfocal.train(recipe, data, tmp_path / name, seed=seed, workers=0, device="cpu").detector.state_dict()
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert not all(torch.equal(first[key], other[key]) for key in first)
+
+
+def test_options_replace_what_the_recipe_says(recipe, data, tmp_path):
+    model = gfocal.train(
+        recipe, data, tmp_path / "run", batch=2, epochs=1, size=(64, 96), weights="none", workers=0, device="cpu"
+    )
+    schedule = model.recipe.schedule
+    assert (schedule.batch, schedule.epochs, schedule.steps) == (2, 1, None)
+    assert schedule.lr == pytest.approx(recipe.schedule.lr / 2)
+    assert (model.recipe.pictures.short, model.recipe.pictures.long) == (64, 96)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"weights": "coco"}, "unknown weights 'coco'"),
+        ({"size": (100, 50)}, "short side"),
+        ({"device": "tpu"}, "unknown device 'tpu'"),
+        ({"precision": "int3"}, "unknown precision 'int3'"),
+    ],
+)
+def test_mistakes_leave_nothing_behind(recipe, data, tmp_path, options, says):
+    out = tmp_path / "run"
+    with pytest.raises(UserError, match=says):
+        gfocal.train(recipe, data, out, workers=0, **({"device": "cpu"} | options))
+    assert not out.exists()
+
+
+def test_imagenet_weights_without_network_are_explained(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    recipe = get_recipe("gfl_r50_fpn_1x").model_copy(
+        update={"backbone": get_recipe("gfl_r50_fpn_1x").backbone.model_copy(update={"name": "resnet18.tv_in1k"})}
+    )
+    with pytest.raises(UserError, match="--weights none"):
+        gfocal.train(recipe, data, tmp_path / "run", workers=0, device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_broken_picture_is_named_from_within_a_worker(recipe, data, tmp_path):
+    (data.parent / "images" / "3.png").write_bytes(b"not a picture")
+    with pytest.raises(UserError) as caught:
+        gfocal.train(recipe, data, tmp_path / "run", workers=1, device="cpu")
+    assert "3.png" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_detect_yields_every_picture_in_order_in_its_own_pixels(recipe, data):
+    model = gfocal.build(recipe.model_copy(update={"class_names": ("left", "right")}), device="cpu")
+    dataset = gfocal.data.dataset.open_dataset(data, "val")
+    pairs = list(detect(model, dataset, batch=3))
+    assert [truth.image_id for truth, _ in pairs] == list(range(8))
+    alone = [found for _, found in detect(model, dataset, batch=1)]
+    for (_, together), single in zip(pairs, alone, strict=True):
+        assert len(together) == len(single)
+
+
+def test_evaluate_refuses_other_classes_and_saves_results(recipe, data, tmp_path):
+    wrong = gfocal.build(recipe, device="cpu")
+    with pytest.raises(UserError, match="has 2 classes, the model 3"):
+        gfocal.evaluate(wrong, data)
+    named = gfocal.build(recipe.model_copy(update={"class_names": ("left", "write")}), device="cpu")
+    with pytest.raises(UserError, match="class 1 is 'right' in the data set but 'write'"):
+        gfocal.evaluate(named, data)
+    model = gfocal.build(recipe.model_copy(update={"class_names": ("left", "right")}), device="cpu")
+    with torch.no_grad():
+        model.detector.quality.cls.bias.fill_(3.0)
+    metrics = gfocal.evaluate(model, data, save=tmp_path / "results.json", batch=4)
+    assert metrics.num_boxes == 8
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert {row["category_id"] for row in results} <= {1, 2}
+    assert len(results) > 0
+
+
+@pytest.mark.parametrize("decay", ["step", "cosine"])
+def test_learning_rate_warms_up_and_decays(decay):
+    schedule = ScheduleConfig(decay=decay, warmup=10, warmup_factor=0.01, milestones=(0.5, 0.75))
+    factor = learning_rate_factor(schedule, 100)
+    values = [factor(step) for step in range(100)]
+    assert values[0] == pytest.approx(0.01, rel=0.02)
+    assert all(a < b for a, b in zip(values[:9], values[1:10], strict=True))
+    assert all(a >= b for a, b in zip(values[10:-1], values[11:], strict=True))
+    if decay == "step":
+        assert values[49] == 1
+        assert values[50] == pytest.approx(0.1)
+        assert values[75] == pytest.approx(0.01)
+    else:
+        assert values[99] < 0.001
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real pictures are not at hand")
+def test_overfitting_eight_real_pictures_drives_ap_above_ninety(tmp_path):
+    content = json.loads((SHARED / "bccd" / "train.json").read_text())
+    eight = content["images"][:8]
+    numbers = {image["id"] for image in eight}
+    content["images"] = eight
+    content["annotations"] = [row for row in content["annotations"] if row["image_id"] in numbers]
+    (tmp_path / "eight.json").write_text(json.dumps(content))
+    split = {"images": str(SHARED / "bccd" / "images"), "annotations": "eight.json"}
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump({"train": split, "val": split}))
+    mini = get_recipe("gflv2_r18_mini")
+    pictures = mini.pictures.model_copy(update={"flip": 0.0, "train_short": (320, 320)})
+    model = gfocal.train(
+        mini.model_copy(update={"pictures": pictures}), tmp_path / "data.yaml", tmp_path / "run", steps=400, workers=1
+    )
+    assert gfocal.evaluate(model, tmp_path / "data.yaml").ap > 0.9
