@@ -6,12 +6,13 @@ from typing import final
 
 import pytest
 import torch
+from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor
 
 from gfocal.boxrep import BOXES, BoxRepresentation, General
 from gfocal.build import build_parts
-from gfocal.config import Recipe
+from gfocal.config import HeadConfig, Recipe
 from gfocal.errors import UserError
 from gfocal.quality import DGQP, QUALITIES
 
@@ -161,7 +162,9 @@ def test_an_unknown_backbone_is_named(tiny_recipe: Recipe) -> None:
 
 @pytest.mark.xfail(strict=True, reason="group norm sees one value a group where a level has one cell")
 def test_the_narrowest_head_takes_the_smallest_picture(tiny_recipe: Recipe) -> None:
-    head = tiny_recipe.head.model_copy(update={"channels": 32})
+    bounds = HeadConfig.model_fields["channels"].metadata
+    narrowest = next(bound.ge for bound in bounds if isinstance(bound, Ge))
+    head = tiny_recipe.head.model_copy(update={"channels": narrowest})
     detector = build_parts(tiny_recipe.model_copy(update={"head": head})).detector
     assert detector(torch.zeros(1, 3, 32, 32)).scores.shape[0] == 1
 

@@ -116,7 +116,7 @@ def test_a_recipe_that_no_longer_fits_is_named_with_its_key(tiny_recipe: Recipe,
 
 
 @pytest.mark.xfail(strict=True, reason="KeyError or JSONDecodeError escapes")
-@pytest.mark.parametrize("metadata", [{}, {"recipe": "{half"}, {"recipe": "[]"}])
+@pytest.mark.parametrize("metadata", [{}, {"recipe": "{half"}])
 def test_a_file_without_a_readable_recipe_is_refused(tmp_path: Path, metadata: dict[str, str]) -> None:
     path = tmp_path / "odd.safetensors"
     safetensors.torch.save_file({"w": torch.zeros(1)}, path, {"format": "gfocal-1", **metadata})

@@ -173,7 +173,7 @@ def test_an_option_of_a_wrong_type_is_refused(path: str, value: object) -> None:
     [("box.n", "many"), ("box.n", [16]), ("box.n", True), ("box.delta", None), ("quality.top_k", 2.5)],
 )
 def test_an_option_of_a_wrong_type_is_named_by_its_key(path: str, value: object) -> None:
-    assert message(changed(path, value)).startswith(f"{WHERE}: {path} = {value!r}: ")
+    assert f"{path.partition('.')[2]} = {value!r}: " in message(changed(path, value))
 
 
 @pytest.mark.xfail(strict=True, reason="what is validated is thrown away, and the value given is passed on")

@@ -159,11 +159,11 @@ def test_pictures_are_told_apart() -> None:
 
 def test_the_threshold_itself_is_dropped_and_can_be_replaced() -> None:
     scores = torch.full((1, COUNT, 3), 0.01)
-    scores[0, 0, 0], scores[0, 30, 1] = 0.5, 0.25
+    scores[0, 0, 0], scores[0, 0, 2], scores[0, 30, 1] = 0.5, 0.25, 0.25
     raw = raw_of(scores, torch.zeros(1, COUNT, 4, N + 1))
     process = processor(score_threshold=0.25)
     assert process(raw, [(48, 64)])[0].scores.tolist() == [0.5]
-    assert process(raw, [(48, 64)], threshold=0.2)[0].scores.tolist() == [0.5, 0.25]
+    assert process(raw, [(48, 64)], threshold=0.2)[0].scores.tolist() == [0.5, 0.25, 0.25]
     assert len(process(raw, [(48, 64)], threshold=0.5)[0]) == 0
 
 

@@ -34,12 +34,6 @@ def test_the_width_scales_the_channels_of_a_resnet(width: float, channels: list[
         assert feature_channels(create_backbone("resnet18", width=width)) == channels
 
 
-@pytest.mark.xfail(strict=True, reason="timm heeds stem_width for deep stems only")
-def test_the_width_scales_the_stem_too() -> None:
-    with torch.device("meta"):
-        assert create_backbone("resnet18", width=0.5).conv1.out_channels == 32
-
-
 def test_other_levels_can_be_chosen() -> None:
     features = create_backbone("resnet18", (1, 3), width=0.125)(torch.zeros(1, 3, 64, 64))
     assert [tuple(feature.shape[2:]) for feature in features] == [(16, 16), (4, 4)]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -155,8 +156,8 @@ def test_learning_rate_warms_up_and_decays(decay):
     factor = learning_rate_factor(schedule, 100)
     values = [factor(step) for step in range(100)]
     assert values[0] == pytest.approx(0.01, rel=0.02)
-    assert all(a < b for a, b in zip(values[:9], values[1:10], strict=True))
-    assert all(a >= b for a, b in zip(values[10:-1], values[11:], strict=True))
+    assert all(a < b for a, b in pairwise(values[:10]))
+    assert all(a >= b for a, b in pairwise(values[10:]))
     if decay == "step":
         assert values[49] == 1
         assert values[50] == pytest.approx(0.1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -11,7 +11,9 @@ import typer
 def demo(
     *,
     out: Annotated[Path, typer.Option("--out", help="folder of the run and its report")] = Path("runs/demo"),
-    steps: Annotated[Optional[int], typer.Option("--steps", min=1, help="length of the training [default: about 5 minutes of it]")] = None,  # noqa: UP045
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="length of the training [default: about 5 minutes of it]")
+    ] = None,
 ) -> None:
     """Train a small GFL V2 on generated scenes, evaluate it and write a page of its predictions: minutes on 2 cores.
 

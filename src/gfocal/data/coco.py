@@ -38,7 +38,10 @@ def read_coco(annotations: Path, images: Path) -> FolderDataset:
         raise UserError(f"{path_text(images)}: no such folder: it should hold the pictures of {path_text(annotations)}")
     rows = zip(pictures.items(), _per_picture(boxes, pictures), strict=True)
     records = [
-        Record(images / picture.name, Truth(image_id, picture.name, (picture.height, picture.width), *columns[:3], areas=columns[3]))
+        Record(
+            images / picture.name,
+            Truth(image_id, picture.name, (picture.height, picture.width), *columns[:3], areas=columns[3]),
+        )
         for (image_id, picture), columns in rows
     ]
     return FolderDataset(names, tuple(records), tuple(labels))

@@ -7,14 +7,12 @@ enlarging is left to the bit-exact bilinear filter of OpenCV on integers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import final
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from gfocal.data.shapes import (
@@ -30,14 +28,11 @@ from gfocal.data.shapes import (
     cloud,
     compose,
     coverage,
-    direction,
     distance,
 )
+from gfocal.data.textures import Bytes, Size, enlarge, random_bytes, texture
 from gfocal.errors import UserError
 from gfocal.structures import Truth
-
-Size = tuple[int, int]
-Bytes = npt.NDArray[np.uint8]
 
 MIN_SIDE = 64  # pixels of a picture
 MIN_LONGEST = 16.0  # pixels of an object's longer side
@@ -52,6 +47,22 @@ MIN_FILL = 0.2  # share of its box that any object fills
 PLACES = 4  # tries to find an object a place where it overlaps others by less than MAX_OVERLAP
 MAX_OVERLAP = 0.4  # share of the smaller box
 MIN_CONTRAST = 60  # grey levels between an object and what lies under it, in some channel, where three tries find it
+
+# RGB of each kind, in the order of CLASS_NAMES. As with fruit or road signs, colour tells most of the kind: so a small
+# network learns classes soon, and what tells one detector from another is how well it places edges.
+KIND_COLOURS = (
+    (225, 60, 50),
+    (60, 90, 225),
+    (60, 190, 75),
+    (250, 215, 60),
+    (145, 60, 200),
+    (70, 215, 220),
+    (240, 130, 40),
+    (240, 110, 190),
+    (160, 110, 60),
+    (30, 110, 80),
+    (235, 235, 235),
+)
 
 
 @final
@@ -210,7 +221,9 @@ def _paint(rng: np.random.Generator, figures: list[Figure], *, size: Size) -> By
     for figure in figures:
         left, top, right, bottom = window = figure.window(size)
         under = canvas[:, top:bottom, left:right].astype(np.float32)
-        skin = _patch(rng, backdrop, window=window) if figure.label == NO_CLASS else _skin(rng, under, label=figure.label)
+        skin = (
+            _patch(rng, backdrop, window=window) if figure.label == NO_CLASS else _skin(rng, under, label=figure.label)
+        )
         mixed = (skin - under) * coverage(figure, window)
         mixed += under
         # The half makes the cut to whole numbers round.
@@ -222,7 +235,7 @@ def _noisy(rng: np.random.Generator, canvas: Bytes, *, strength: int) -> Bytes:
     """Return (height, width, 3) of a (3, height, width) picture with even noise in -strength..strength, all grey."""
     size = canvas.shape[1], canvas.shape[2]
     ramp = np.arange(256) * (2 * strength + 1) // 256
-    noise, middle = cv2.LUT(_bytes(rng, size), ramp.astype(np.uint8)), np.full(size, strength, dtype=np.uint8)
+    noise, middle = cv2.LUT(random_bytes(rng, size), ramp.astype(np.uint8)), np.full(size, strength, dtype=np.uint8)
     # Two sums of bytes that stop at 0 and 255 are much faster than one of signed numbers.
     planes = [cv2.subtract(cv2.add(canvas[channel], noise), middle) for channel in range(3)]
     return np.asarray(cv2.merge(planes), dtype=np.uint8)
@@ -232,17 +245,17 @@ def _background(rng: np.random.Generator, size: Size) -> Bytes:
     """Return a (3, height, width) picture: broad colours, and a finer texture laid over them."""
     # Half the size is fine enough here, and a quarter of the work.
     half = (size[0] + 1) // 2, (size[1] + 1) // 2
-    canvas = _mix(_colour(rng), _colour(rng), share=_field(rng, half, names=("noise", "gradient", "ripples")))
-    fine = _field(rng, half, names=("noise", "grain", "gradient", "stripes", "checks", "ripples"))
+    canvas = _mix(_colour(rng), _colour(rng), share=texture(rng, half, names=("noise", "gradient", "ripples")))
+    fine = texture(rng, half, names=("noise", "grain", "gradient", "stripes", "checks", "ripples"))
     fine *= np.float32(between(rng, 10.0, 60.0))
-    fine += _field(rng, half, names=("grain",)) * np.float32(between(rng, 5.0, 40.0))
+    fine += texture(rng, half, names=("grain",)) * np.float32(between(rng, 5.0, 40.0))
     canvas += _planes(_tint(rng, strength=1.0)) * (fine - np.float32(40))
     pixels = np.asarray(cv2.merge(list(canvas.clip(0, 255).astype(np.uint8))), dtype=np.uint8)
-    return np.array(cv2.split(_enlarge(pixels, size)), dtype=np.uint8)
+    return np.array(cv2.split(enlarge(pixels, size)), dtype=np.uint8)
 
 
 def _skin(rng: np.random.Generator, under: Plane, *, label: int) -> Plane:
-    """Return a (3, height, width) texture of an object, near its kind's colour, that mostly stands out from what lies `under`."""
+    """Return a (3, height, width) texture near the colour of a kind, that mostly stands out from what lies `under`."""
     sample = under[:, ::4, ::4].astype(np.int64)
     # Sums of integers do not depend on the order of summation, which differs between processors.
     ground: list[float] = (sample.sum(axis=(1, 2)) / sample[0].size).tolist()
@@ -254,7 +267,7 @@ def _skin(rng: np.random.Generator, under: Plane, *, label: int) -> Plane:
     shift = _tint(rng, strength=between(rng, 0.0, 60.0))
     second = [min(max(one + other, 0.0), 255.0) for one, other in zip(colour, shift, strict=True)]
     names = ("plain", "plain", "gradient", "ripples", "noise", "grain", "stripes", "checks")
-    return _mix(colour, second, share=_field(rng, (under.shape[1], under.shape[2]), names=names))
+    return _mix(colour, second, share=texture(rng, (under.shape[1], under.shape[2]), names=names))
 
 
 def _patch(rng: np.random.Generator, backdrop: Bytes, *, window: Window) -> Plane:
@@ -292,109 +305,3 @@ def _planes(colour: list[float]) -> Plane:
 def _mix(first: list[float], second: list[float], *, share: Plane) -> Plane:
     base = _planes(first)
     return (_planes(second) - base) * share + base
-
-
-def _field(rng: np.random.Generator, size: Size, *, names: tuple[str, ...]) -> Plane:
-    """Return a texture of `size` in 0..1, of a kind drawn from `names`."""
-    return _FIELDS[names[below(rng, len(names))]](rng, size)
-
-
-def _bytes(rng: np.random.Generator, size: Size) -> Bytes:
-    """Return random bytes; the words of the generator itself, since its ranged draws are many times slower."""
-    count = size[0] * size[1]
-    words = np.asarray(rng.bit_generator.random_raw(-(-count // 8)), dtype="<u8")
-    return np.reshape(np.frombuffer(words, dtype=np.uint8, count=count), size)
-
-
-def _enlarge(grid: Bytes, size: Size) -> Bytes:
-    return np.asarray(cv2.resize(grid, size[::-1], interpolation=cv2.INTER_LINEAR_EXACT), dtype=np.uint8)
-
-
-def _spline(rng: np.random.Generator, size: Size, *, cells: float, octaves: int = 0) -> Plane:
-    """Return smooth noise in 0..1 with about `cells` bumps along the longer side and `octaves` of finer ones.
-
-    Each bilinear doubling cuts the corners of the one before: a quadratic B-spline in the limit.
-    """
-    height, width = size
-    cell = max(height, width) / cells
-    grid = _bytes(rng, (int(height / cell) + 2, int(width / cell) + 2))
-    while grid.shape[0] * 2 <= height and grid.shape[1] * 2 <= width:
-        grid = _enlarge(grid, (grid.shape[0] * 2, grid.shape[1] * 2))
-        if octaves > 0:
-            octaves -= 1
-            grid += (_bytes(rng, (grid.shape[0], grid.shape[1])) >> 2) - (grid >> 2)
-    return _unit(_enlarge(grid, size))
-
-
-def _unit(grid: Bytes) -> Plane:
-    return grid.astype(np.float32) * np.float32(1 / 255)
-
-
-def _plain(rng: np.random.Generator, size: Size) -> Plane:
-    return np.zeros((1, 1), dtype=np.float32)
-
-
-def _noise(rng: np.random.Generator, size: Size) -> Plane:
-    return _spline(rng, size, cells=between(rng, 1.5, 4.0), octaves=2)
-
-
-def _grain(rng: np.random.Generator, size: Size) -> Plane:
-    cell = 1 + below(rng, 3)
-    return _unit(_enlarge(_bytes(rng, (size[0] // cell + 1, size[1] // cell + 1)), size))
-
-
-def _gradient(rng: np.random.Generator, size: Size) -> Plane:
-    x, y = direction(rng)
-    span = abs(x) * size[1] + abs(y) * size[0]
-    return _slope(size, across=x / span, down=y / span) + np.float32(0.5)
-
-
-def _stripes(rng: np.random.Generator, size: Size) -> Plane:
-    (x, y), period = direction(rng), between(rng, 5.0, 0.3 * max(size) + 5.0)
-    phase = _slope(size, across=x / period, down=y / period)
-    if rng.random() < 0.5:
-        phase += _spline(rng, size, cells=between(rng, 1.5, 3.0)) * np.float32(between(rng, 0.3, 2.0))
-    return _wave(phase, hardness=between(rng, 1.0, 6.0))
-
-
-def _checks(rng: np.random.Generator, size: Size) -> Plane:
-    (x, y), period, hardness = direction(rng), between(rng, 8.0, 0.4 * max(size) + 8.0), between(rng, 1.5, 6.0)
-    one = _wave(_slope(size, across=x / period, down=y / period), hardness=hardness)
-    other = _wave(_slope(size, across=-y / period, down=x / period), hardness=hardness)
-    return one + other - one * other * np.float32(2)
-
-
-def _ripples(rng: np.random.Generator, size: Size) -> Plane:
-    height, width = size
-    x = np.arange(width, dtype=np.float32) - np.float32(between(rng, 0.0, float(width)))
-    y = np.arange(height, dtype=np.float32) - np.float32(between(rng, 0.0, float(height)))
-    radius = np.sqrt(np.square(x)[None, :] + np.square(y)[:, None])
-    return _wave(radius * np.float32(1 / between(rng, 0.3 * max(size), 2.0 * max(size))), hardness=1.0)
-
-
-def _slope(size: Size, *, across: float, down: float) -> Plane:
-    """Return the plane that rises by `across` a column and by `down` a row, 0 in the middle."""
-    x = (np.arange(size[1]) + (0.5 - size[1] / 2)) * across
-    y = (np.arange(size[0]) + (0.5 - size[0] / 2)) * down
-    return x.astype(np.float32)[None, :] + y.astype(np.float32)[:, None]
-
-
-def _wave(phase: Plane, *, hardness: float) -> Plane:
-    """Return a wave in 0..1 of period 1, from a triangle at `hardness` 1 towards a square; overwrites `phase`."""
-    phase -= np.floor(phase)
-    phase -= np.float32(0.5)
-    np.abs(phase, out=phase)
-    phase *= np.float32(2 * hardness)
-    phase += np.float32(0.5 - 0.5 * hardness)
-    return phase.clip(0, 1, out=phase)
-
-
-_FIELDS: dict[str, Callable[[np.random.Generator, Size], Plane]] = {
-    "plain": _plain,
-    "noise": _noise,
-    "grain": _grain,
-    "gradient": _gradient,
-    "stripes": _stripes,
-    "checks": _checks,
-    "ripples": _ripples,
-}
