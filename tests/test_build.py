@@ -166,7 +166,7 @@ def test_the_narrowest_head_takes_the_smallest_picture(tiny_recipe: Recipe) -> N
     narrowest = next(bound.ge for bound in bounds if isinstance(bound, Ge))
     head = tiny_recipe.head.model_copy(update={"channels": narrowest})
     detector = build_parts(tiny_recipe.model_copy(update={"head": head})).detector
-    assert detector(torch.zeros(1, 3, 32, 32)).scores.shape[0] == 1
+    assert detector.eval()(torch.zeros(1, 3, 32, 32)).scores.shape[0] == 1
 
 
 def test_the_same_seed_builds_the_same_weights(tiny_recipe: Recipe) -> None:

@@ -178,7 +178,7 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path: Path, kind: str) -> Non
     assert trace.exists()
 
 
-@pytest.mark.xfail(strict=True, reason="an EOFError without words has no first line: IndexError")
+@pytest.mark.xfail(strict=True, reason="EOFError without words, IndexError and struct.error escape")
 @pytest.mark.parametrize("zipped", [False, True])
 def test_an_official_file_cut_anywhere_is_refused(tmp_path: Path, *, zipped: bool) -> None:
     path = tmp_path / "cut.pth"
@@ -191,6 +191,24 @@ def test_an_official_file_cut_anywhere_is_refused(tmp_path: Path, *, zipped: boo
         with pytest.raises(UserError, match=r"cut\.pth") as caught:
             read_official(path)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.xfail(strict=True, reason="struct.error, IndexError, AssertionError and others escape")
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_damaged_official_file_is_read_or_refused(tmp_path: Path, *, zipped: bool) -> None:
+    path = tmp_path / "damaged.pth"
+    torch.save({f"layer.{i}.weight": torch.randn(2) for i in range(4)}, path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    rng = random.Random(2)
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[rng.randrange(len(whole))] = rng.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            read_official(path)
+        except UserError as error:
+            assert "damaged.pth" in str(error)
+            assert "\n" not in str(error)
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,8 @@ def many() -> list[Truth]:
 
 
 def test_a_scene_is_the_same_to_the_byte_everywhere() -> None:
-    square = "7d74b798d2f1517ab93f36d1e48892e34efeebaa1ed01962d3e858d0e20204ed"
-    wide = "6e8812324b1ebc0c9b9a702c4d35ed4982f4e3a8897aace801027dc516caa5f6"
+    square = "cf8f70bea86da4781b81a02f372193484a92c2fdcd61b222f41e957b951c5434"
+    wide = "ba92957466b907694851cc38dec9a00ef615b158750bf84ce62a7e0fbbebb8e9"
     assert digest(Scenes(8), list(range(8))) == square
     assert digest(Scenes(8, seed=7, size=(65, 130)), [7]) == wide
 
@@ -215,7 +215,7 @@ def test_each_edge_crosses_half_at_the_box_and_fades_over_its_softness(
     # The profile itself, and with it the place where it crosses a half, and its width.
     expected = np.clip(0.5 - outward / softness, 0, 1)
     assert np.abs(profile - expected)[fading].max() < 0.05
-    assert np.all(profile[outward > softness / 2 + 0.02] < 0.1)
+    assert np.all(profile[outward > softness / 2 + 0.02] < 0.2)
     # Beyond its radius a figure may be at the other side of a thin stroke already.
     assert np.all(profile[(-outward > softness / 2 + 0.02) & (-outward < figure.radius)] > 0.9)
     nearest = np.argsort(np.abs(outward))[:2]
@@ -255,8 +255,8 @@ def test_at_least_a_share_of_every_object_shows() -> None:
             left, top, right, bottom = window = figure.window((192, 192))
             inside[top:bottom, left:right] = coverage(figure, window) > 0.5
             if figure.label != NO_CLASS:
-                # The rule is 0.7, but it samples the figure, and bars do not count as hiding.
-                assert (inside & covered).sum() < 0.85 * inside.sum()
+                # The rule is 0.5, but it samples the figure, and bars do not count as hiding.
+                assert (inside & covered).sum() < 0.7 * inside.sum()
             covered |= inside
 
 

@@ -35,13 +35,13 @@ from gfocal.errors import UserError
 from gfocal.structures import Truth
 
 MIN_SIDE = 64  # pixels of a picture
-MIN_LONGEST = 16.0  # pixels of an object's longer side
+MIN_LONGEST = 24.0  # pixels of an object's longer side
 MAX_LONGEST = 0.6  # of the picture's shorter side
 MAX_OBJECTS = 8
 MAX_CLOUDS = 2
 MAX_BARS = 2
 MAX_BAR = 6.0  # pixels of a bar's width: too little to hide any object
-MAX_HIDDEN = 0.7  # share of an object's area; one hidden more is left out
+MAX_HIDDEN = 0.5  # share of an object's area; one hidden more is left out
 SAMPLES = 12  # across an object's box, of what hides it
 MIN_FILL = 0.2  # share of its box that any object fills
 PLACES = 4  # tries to find an object a place where it overlaps others by less than MAX_OVERLAP

@@ -81,7 +81,7 @@ class DetectorModule(lightning.LightningModule):
                 {"params": [p for p in learning if p.ndim > 1], "weight_decay": schedule.weight_decay},
                 {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
             ]
-            optimizer = torch.optim.AdamW(groups, lr=schedule.lr)
+            optimizer = torch.optim.AdamW(groups, lr=schedule.lr, fused=True)
         factor = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(schedule, self.total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": factor, "interval": "step"}}
 
