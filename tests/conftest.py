@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
+import types
 from collections.abc import Iterator
 
+from beartype import BeartypeConf, beartype
 from hypothesis import settings
 from jaxtyping import config, install_import_hook
 
+# Shapes and types are checked, a whole number counting as a float. The hook wants the name of an importable checker.
+checker = types.ModuleType("gfocal_checker")
+checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+sys.modules[checker.__name__] = checker
 # before anything imports gfocal: modules that are loaded already stay unchecked
-install_import_hook("gfocal", "beartype.beartype")
+install_import_hook("gfocal", "gfocal_checker.check")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from gfocal.build import Parts, build_parts  # noqa: E402
+from gfocal.builder import Parts, build_parts  # noqa: E402
 from gfocal.config import BackboneConfig, HeadConfig, Recipe  # noqa: E402
 from gfocal.recipes import get_recipe  # noqa: E402
 

@@ -81,7 +81,6 @@ def test_no_box_has_no_loss() -> None:
     assert General().values(torch.zeros(0, 4, 17)).shape == (0, 4)
 
 
-@pytest.mark.xfail(strict=True, reason="`@` runs in half precision under autocast")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_values_keep_their_precision_under_autocast(dtype: torch.dtype) -> None:
     code = torch.randn(50, 4, 17)

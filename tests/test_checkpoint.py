@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from gfocal.build import Parts, build_parts
+from gfocal.builder import Parts, build_parts
 from gfocal.checkpoint import (
     load_state,
     read_weights,
@@ -115,7 +115,6 @@ def test_a_recipe_that_no_longer_fits_is_named_with_its_key(tiny_recipe: Recipe,
         read_weights(path)
 
 
-@pytest.mark.xfail(strict=True, reason="KeyError or JSONDecodeError escapes")
 @pytest.mark.parametrize("metadata", [{}, {"recipe": "{half"}])
 def test_a_file_without_a_readable_recipe_is_refused(tmp_path: Path, metadata: dict[str, str]) -> None:
     path = tmp_path / "odd.safetensors"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from gfocal.build import Parts, build_parts
+from gfocal.builder import Parts, build_parts
 from gfocal.config import BackboneConfig, Recipe
 from gfocal.nn.backbone import StaticBatchNorm2d
 from gfocal.recipes import get_recipe

@@ -39,7 +39,7 @@ def place(tmp_path_factory):
     tiny = {
         "class_names": CLASS_NAMES,
         "backbone": BackboneConfig(name="resnet18", weights="none", width=0.125),
-        "head": HeadConfig(channels=32, depth=1),
+        "head": HeadConfig(channels=64, depth=1),
     }
     torch.manual_seed(0)
     model = gfocal.build(get_recipe("gflv2_r18_mini").model_copy(update=tiny), device="cpu")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gfocal.recipes import get_recipe
     from gfocal.structures import Detections, EdgeDistributions
     from gfocal.testing import evaluate
-    from gfocal.train import train
+    from gfocal.training import train
 
 __all__ = [
     "Detections",
@@ -45,7 +45,7 @@ _HOMES = {
     "evaluate": "gfocal.testing",
     "get_recipe": "gfocal.recipes",
     "load": "gfocal.model",
-    "train": "gfocal.train",
+    "train": "gfocal.training",
 }
 
 

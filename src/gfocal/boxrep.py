@@ -58,7 +58,8 @@ class General(BoxRepresentation):
 
     def values(self, code: Float[Tensor, "*n 4 w"]) -> Float[Tensor, "*n 4"]:
         """Return the expectation of each distribution (V1 Eq. 5)."""
-        return self.probabilities(code) @ code.new_tensor(self.bins)
+        # no matrix product: autocast would run it in half precision
+        return (self.probabilities(code) * code.new_tensor(self.bins)).sum(-1)
 
     def probabilities(self, code: Float[Tensor, "*n 4 w"]) -> Float[Tensor, "*n 4 bins"]:
         """Return the softmax of the logits."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -40,7 +41,11 @@ def read_weights(path: Path) -> tuple[Recipe, dict[str, Tensor]]:
         raise UserError(f"{path}: not a safetensors file, or cut short ({error})") from error
     if metadata.get("format") != FORMAT:
         raise UserError(f"{path}: holds no gfocal model (format {metadata.get('format')!r}, expected {FORMAT!r})")
-    return Recipe.from_values(json.loads(metadata["recipe"]), where=f"{path}, recipe"), state
+    try:
+        values = json.loads(metadata["recipe"])
+    except (KeyError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: holds no readable recipe") from error
+    return Recipe.from_values(values, where=f"{path}, recipe"), state
 
 
 def read_official(path: Path) -> dict[str, Tensor]:
@@ -49,16 +54,19 @@ def read_official(path: Path) -> dict[str, Tensor]:
     No code in the file is run. UserError where it is missing, cut short, holds code, or no state dict.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's remarks on odd pickles, which are refused below or fine
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or ["no reason given"])[0]
         raise UserError(f"{path}: not a plain PyTorch checkpoint, refused for safety ({reason})") from error
-    except (RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise UserError(f"{path}: not a PyTorch checkpoint, or cut short ({str(error).splitlines()[0]})") from error
+    except Exception as error:  # a damaged pickle fails in any way: EOFError, IndexError, struct.error, ...
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: not a PyTorch checkpoint, or cut short ({reason})") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise UserError(f"{path}: holds no state dict of tensors")
     return state
 
@@ -66,12 +74,13 @@ def read_official(path: Path) -> dict[str, Tensor]:
 def convert_official(state: Mapping[str, Tensor], *, num_classes: int) -> dict[str, Tensor]:
     """Return an official state dict under this package's keys; keys that nothing is known of stay as they are."""
     converted: dict[str, Tensor] = {}
+    has_dead_score = "bbox_head.reg_conf.0.weight" in state
     for key, value in state.items():
         if not _is_weight(key) or key in OFFICIAL_IGNORED:
             continue
         name = _rename(key)
         # V2's file has one score more than classes, which no class uses
-        dead = name.startswith("quality.cls.") and value.shape[0] == num_classes + 1
+        dead = has_dead_score and name.startswith("quality.cls.") and value.shape[0] == num_classes + 1
         converted[name] = value[:num_classes] if dead else value
     return converted
 

@@ -43,13 +43,17 @@ def _checked(table: Table) -> Callable[[dict[str, JsonValue]], dict[str, JsonVal
         if not isinstance(name, str) or name not in table:
             raise unknown("name", str(name), table)
         options = options_of(table[name])
+        read: dict[str, JsonValue] = {"name": name}
         for key, value in spec.items():
             if key == "name":
                 continue
             if key not in options:
                 raise unknown(f"option of {name!r}", key, options or ["(none)"])
-            TypeAdapter(options[key]).validate_python(value, strict=isinstance(value, bool))
-        return spec
+            try:
+                read[key] = TypeAdapter(options[key]).validate_python(value, strict=isinstance(value, bool))
+            except ValidationError as error:
+                raise ValueError(f"{key} = {value!r}: {error.errors()[0]['msg']}") from error
+        return read
 
     return check
 
@@ -81,9 +85,12 @@ class BackboneConfig(Frozen):
 
 
 class HeadConfig(Frozen):
-    """Widths of pyramid and trunk: channels of every level, a multiple of 32, and convolutions a tower."""
+    """Widths of pyramid and trunk: channels of every level, a multiple of 32, and convolutions a tower.
 
-    channels: int = Field(default=256, ge=32, multiple_of=32)
+    channels: 64 at least, because a group of one channel has one value where a level has one cell.
+    """
+
+    channels: int = Field(default=256, ge=64, multiple_of=32)
     depth: int = Field(default=4, ge=0)
 
 

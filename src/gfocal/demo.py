@@ -17,7 +17,7 @@ from gfocal.model import build
 from gfocal.progress import ProgressBar
 from gfocal.recipes import get_recipe
 from gfocal.testing import evaluate
-from gfocal.train import train
+from gfocal.training import train
 
 RECIPE = "gflv2_r18_mini"
 PICTURES_SHOWN = 12

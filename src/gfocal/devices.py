@@ -21,8 +21,11 @@ def choose_device(name: str | torch.device | None) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UserError("device 'cuda' was asked for, but PyTorch sees no CUDA device: use --device cpu")
     try:
-        return torch.device(name)
-    except RuntimeError as error:
+        device = torch.device(name)
+        # PyTorch has names for devices that this machine, or this build, lacks
+        torch.zeros(1, device=device).item()
+        return device
+    except (RuntimeError, AssertionError) as error:
         raise unknown("device", name, ("auto", "cpu", "cuda")) from error
 
 

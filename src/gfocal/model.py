@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from gfocal.boxrep import BoxRepresentation
-from gfocal.build import Parts, build_parts
+from gfocal.builder import Parts, build_parts
 from gfocal.checkpoint import (
     convert_official,
     load_state,

@@ -46,6 +46,8 @@ class PostProcess:
         many pixels of the batch stand for one of the picture, along x and y; boxes are divided by it before
         suppression, as in the reference. threshold: replaces `score_threshold`.
         """
+        if len(sizes) != raw.scores.shape[0]:
+            raise ValueError(f"{len(sizes)} sizes were given for a batch of {raw.scores.shape[0]} pictures")
         threshold = self.score_threshold if threshold is None else threshold
         scales = [(1.0, 1.0)] * len(sizes) if scales is None else scales
         best = raw.scores.detach().amax(dim=-1)

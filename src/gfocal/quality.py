@@ -29,10 +29,10 @@ class Quality(nn.Module, ABC):
     @abstractmethod
     def forward(
         self,
-        cls_feature: Float[Tensor, "b c h w"],
-        box_feature: Float[Tensor, "b c h w"],
-        box: Float[Tensor, "b 4w h w"],
-    ) -> tuple[Float[Tensor, "b k h w"], Float[Tensor, "b 1 h w"] | None]:
+        cls_feature: Float[Tensor, "b c height width"],
+        box_feature: Float[Tensor, "b c height width"],
+        box: Float[Tensor, "b e height width"],
+    ) -> tuple[Float[Tensor, "b k height width"], Float[Tensor, "b 1 height width"] | None]:
         """Return class logits, and quality logits where the quality is predicted apart."""
 
     @abstractmethod
@@ -84,10 +84,10 @@ class Joint(Quality):
 
     def forward(
         self,
-        cls_feature: Float[Tensor, "b c h w"],
-        box_feature: Float[Tensor, "b c h w"],
-        box: Float[Tensor, "b 4w h w"],
-    ) -> tuple[Float[Tensor, "b k h w"], None]:
+        cls_feature: Float[Tensor, "b c height width"],
+        box_feature: Float[Tensor, "b c height width"],
+        box: Float[Tensor, "b e height width"],
+    ) -> tuple[Float[Tensor, "b k height width"], None]:
         """Return the joint logits; no quality apart."""
         return self.cls(cls_feature), None
 
@@ -133,14 +133,14 @@ class DGQP(Quality):
 
     def forward(
         self,
-        cls_feature: Float[Tensor, "b c h w"],
-        box_feature: Float[Tensor, "b c h w"],
-        box: Float[Tensor, "b 4w h w"],
-    ) -> tuple[Float[Tensor, "b k h w"], Float[Tensor, "b 1 h w"]]:
+        cls_feature: Float[Tensor, "b c height width"],
+        box_feature: Float[Tensor, "b c height width"],
+        box: Float[Tensor, "b e height width"],
+    ) -> tuple[Float[Tensor, "b k height width"], Float[Tensor, "b 1 height width"]]:
         """Return class logits, and the logit of I (Eq. 5) from the edge distributions of `box`."""
         return self.cls(cls_feature), self.predictor(self.statistics(box))
 
-    def statistics(self, box: Float[Tensor, "b 4w h w"]) -> Float[Tensor, "b f h w"]:
+    def statistics(self, box: Float[Tensor, "b e height width"]) -> Float[Tensor, "b f height width"]:
         """Return Topkm of each edge (Eq. 4): its highest probabilities, then their mean."""
         probabilities = box.unflatten(1, (4, -1)).softmax(dim=2)
         top = probabilities.topk(self.top_k, dim=2).values

@@ -132,6 +132,15 @@ class Truth:
     areas: Float[Tensor, " g"] | None = None
 
 
+def _rows(index: int | slice | Tensor, count: int) -> slice | Tensor:
+    """Return what selects the same rows and keeps the first dimension; IndexError for an int outside of them."""
+    if not isinstance(index, int):
+        return index
+    if not -count <= index < count:
+        raise IndexError(f"index {index} is out of range for {count} rows")
+    return slice(index, index + 1 or None)
+
+
 @dataclass(frozen=True)
 class EdgeDistributions:
     """The distribution of each edge (left, top, right, bottom) of n boxes over positions on the picture.
@@ -145,7 +154,7 @@ class EdgeDistributions:
     positions: Float[Tensor, "n 4 bins"]
 
     def __post_init__(self) -> None:
-        if self.probabilities.shape != self.positions.shape or self.probabilities.shape[1:2] != (4,):
+        if self.probabilities.shape != self.positions.shape or self.probabilities.shape[1:-1] != (4,):
             raise ValueError(
                 f"probabilities and positions must both be (n, 4, bins), "
                 f"got {tuple(self.probabilities.shape)} and {tuple(self.positions.shape)}"
@@ -156,7 +165,7 @@ class EdgeDistributions:
 
     def __getitem__(self, index: int | slice | Tensor) -> EdgeDistributions:
         """Return the boxes at `index` (int, slice, long or bool tensor)."""
-        rows = slice(index, index + 1 or None) if isinstance(index, int) else index
+        rows = _rows(index, len(self))
         return EdgeDistributions(self.probabilities[rows], self.positions[rows])
 
     def cpu(self) -> EdgeDistributions:
@@ -188,7 +197,9 @@ class EdgeDistributions:
         rising = step > 0
         share = torch.where(rising, q, 1 - q).to(self.probabilities.dtype)
         cumulative = self.probabilities.cumsum(-1).contiguous()
-        cell = torch.searchsorted(cumulative, share.contiguous()).clamp(max=cumulative.shape[-1] - 1)
+        # the ends are those of the mass, not of the bins, and rounding may leave the sum a little off 1
+        share = torch.minimum(share, cumulative[..., -1:]).clamp(min=torch.finfo(share.dtype).tiny)
+        cell = torch.searchsorted(cumulative, share)
         mass = self.probabilities.gather(-1, cell)
         below = cumulative.gather(-1, cell) - mass
         inside = ((share - below) / mass.clamp(min=torch.finfo(mass.dtype).tiny)).clamp(0, 1)
@@ -232,10 +243,7 @@ class Detections:
 
     def __getitem__(self, index: int | slice | Tensor) -> Detections:
         """Return the detections at `index` (int, slice, long or bool tensor); an int gives one row."""
-        if isinstance(index, int):
-            if not -len(self) <= index < len(self):
-                raise IndexError(f"index {index} is out of range for {len(self)} detections")
-            index = slice(index, index + 1 or None)
+        index = _rows(index, len(self))
         return replace(
             self,
             boxes=self.boxes[index],

@@ -25,7 +25,7 @@ def run_folder(tmp_path_factory):
     tiny = {
         "class_names": CLASS_NAMES,
         "backbone": BackboneConfig(name="resnet18", weights="none", width=0.125),
-        "head": HeadConfig(channels=32, depth=1),
+        "head": HeadConfig(channels=64, depth=1),
     }
     torch.manual_seed(0)
     model = gfocal.build(get_recipe("gflv2_r18_mini").model_copy(update=tiny), device="cpu")
@@ -139,7 +139,7 @@ def broken_pictures(folder, picture):
     (folder / "text.jpg").write_text("not a picture at all")
     (folder / "none.jpg").write_bytes(b"")
     bomb(folder / "bomb.png")
-    return {"cut.jpg": "cut.jpg", "text.jpg": "text.jpg", "none.jpg": "none.jpg", "bomb.png": "20000"}
+    return {"cut.jpg": "cut.jpg", "text.jpg": "text.jpg", "none.jpg": "none.jpg", "bomb.png": "178,956,970 pixels"}
 
 
 def test_bad_pictures_are_refused_in_one_line_and_nothing_is_written(capsys, run_folder, picture, tmp_path):

@@ -300,7 +300,7 @@ def test_any_change_gives_a_user_error_or_a_sound_data_set(
     try:
         dataset = read(tmp_path, content)
     except UserError as error:
-        assert str(error).isprintable()  # noqa: PT017
+        assert str(error).isprintable()
     else:
         check_sound(dataset)
 
@@ -315,7 +315,7 @@ def test_any_damaged_text_gives_a_user_error_or_a_sound_data_set(tmp_path: Path,
     try:
         dataset = read(tmp_path, bytes(text))
     except UserError as error:
-        assert str(error).isprintable()  # noqa: PT017
+        assert str(error).isprintable()
     else:
         check_sound(dataset)
 

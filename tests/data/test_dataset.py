@@ -193,7 +193,7 @@ def test_any_damaged_yaml_gives_a_user_error_or_a_data_set(tmp_path: Path, data:
     try:
         dataset = open_dataset(tmp_path / "data.yaml", "train")
     except UserError as error:
-        assert str(error).isprintable()  # noqa: PT017
+        assert str(error).isprintable()
     else:
         assert len(dataset) == 1
 

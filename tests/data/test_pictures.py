@@ -319,7 +319,7 @@ def test_no_damage_escapes_as_another_error(tmp_path: Path, suffix: str) -> None
         try:
             array = read_picture(path)
         except UserError as error:
-            assert str(error).isprintable()  # noqa: PT017
+            assert str(error).isprintable()
         else:
             check_form(array, *array.shape[:2])
 

@@ -57,8 +57,8 @@ def many() -> list[Truth]:
 
 
 def test_a_scene_is_the_same_to_the_byte_everywhere() -> None:
-    square = "cf8f70bea86da4781b81a02f372193484a92c2fdcd61b222f41e957b951c5434"
-    wide = "ba92957466b907694851cc38dec9a00ef615b158750bf84ce62a7e0fbbebb8e9"
+    square = "aaf32592ad91efe91c721d163394fb463b89e23852600d1c1e8290437661aa3b"
+    wide = "1471ab76136ae10554a9c2b1da52668e9bb510809e81fd59ddc4513c11310c51"
     assert digest(Scenes(8), list(range(8))) == square
     assert digest(Scenes(8, seed=7, size=(65, 130)), [7]) == wide
 
@@ -111,7 +111,7 @@ def test_edges_are_crisp_or_fade_over_a_known_width(many: list[Truth]) -> None:
     limit = (0.35 * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)).clamp(max=16)
     crisp = softness == 1
     assert bool((crisp | ((softness >= 2) & (softness <= limit + 1e-4))).all())
-    assert 0.5 < float(crisp.float().mean()) < 0.6
+    assert 0.45 < float(crisp.float().mean()) < 0.55
     assert float(softness.max()) > 12
 
 

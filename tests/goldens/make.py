@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from weights import official_state
 
-from gfocal.build import build_parts
+from gfocal.builder import build_parts
 from gfocal.recipes import get_recipe
 
 HERE = Path(__file__).parent

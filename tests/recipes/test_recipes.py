@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gfocal.build import build_parts
+from gfocal.builder import build_parts
 from gfocal.errors import UserError
 from gfocal.recipes import RECIPES, get_recipe
 

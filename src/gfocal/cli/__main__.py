@@ -37,7 +37,7 @@ for verb in (demo, train, evaluate, predict):
 app.add_typer(recipes, name="recipes")
 
 
-def _show_version(asked: bool) -> None:
+def _show_version(asked: bool | None) -> None:
     if asked:
         typer.echo(__version__)
         raise typer.Exit
@@ -46,8 +46,9 @@ def _show_version(asked: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop.")
-    ] = False,
+        bool | None,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop."),
+    ] = None,
 ) -> None:
     """See the help text of the app."""
 

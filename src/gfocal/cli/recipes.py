@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, no_type_check
 
 import typer
 
@@ -10,6 +10,7 @@ recipes = typer.Typer(help="List the named models, or show one as YAML.", rich_m
 
 
 @recipes.callback(invoke_without_command=True)
+@no_type_check  # typer passes a context of the library it wraps
 def listed(context: typer.Context) -> None:
     """List the named models.
 

@@ -1,5 +1,5 @@
 """Training with Lightning; the only part of the package that imports it."""
 
-from gfocal.train.run import train
+from gfocal.training.run import train
 
 __all__ = ["train"]

@@ -16,7 +16,7 @@ from gfocal.config import Recipe, ScheduleConfig
 from gfocal.errors import UserError
 from gfocal.recipes import get_recipe
 from gfocal.testing import detect
-from gfocal.train.module import learning_rate_factor
+from gfocal.training.module import learning_rate_factor
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -62,7 +62,7 @@ def test_a_run_leaves_recipe_curves_and_weights(recipe, data, tmp_path):
     resolved = Recipe.from_yaml((out / "recipe.yaml").read_text(), where="recipe.yaml")
     assert resolved.class_names == ("left", "right")
     assert gfocal.load(out, device="cpu").recipe == resolved == model.recipe
-    rows = list(csv.DictReader((out / "metrics.csv").open()))
+    rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
     assert {"train/cls", "train/box", "train/dfl", "train/loss", "val/ap"} <= rows[0].keys()
     assert any(path.stat().st_size > 0 for path in (out / "tensorboard").iterdir())
     with pytest.raises(UserError, match="holds a run already"):

@@ -20,9 +20,9 @@ from gfocal.errors import UserError, unknown
 from gfocal.files import whole_or_absent
 from gfocal.model import Model, build
 from gfocal.recipes import get_recipe
-from gfocal.train.callbacks import SaveWeights, ShowProgress
-from gfocal.train.datamodule import DetectionData
-from gfocal.train.module import DetectorModule
+from gfocal.training.callbacks import SaveWeights, ShowProgress
+from gfocal.training.datamodule import DetectionData
+from gfocal.training.module import DetectorModule
 
 VALIDATIONS = 4
 """How often a run stops to validate, at most."""
