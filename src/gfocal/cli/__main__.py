@@ -47,7 +47,7 @@ def _show_version(asked: bool | None) -> None:
 def root(
     version: Annotated[
         bool | None,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop."),
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
     ] = None,
 ) -> None:
     """See the help text of the app."""

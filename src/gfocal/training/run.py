@@ -103,7 +103,7 @@ def train(
             gradient_clip_val=schedule.clip_norm,
             logger=[CSVLogger(out, name="", version=""), TensorBoardLogger(out, name="", version="tensorboard")],
             callbacks=[ShowProgress(total), SaveWeights(model, out)],
-            log_every_n_steps=10,
+            log_every_n_steps=min(10, total),
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
