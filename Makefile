@@ -58,7 +58,7 @@ demo: $(INSTALLED)
 	$(BIN)/gfocal demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --cov --cov-report=term --durations=5
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term --durations=5
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow --durations=0

@@ -95,7 +95,7 @@ def test_impossible_distributions_are_refused_with_the_value() -> None:
     with pytest.raises(ValueError, match="n must be at least 1, got 0"):
         General(n=0)
     for delta in (0.0, -1.0):
-        with pytest.raises(ValueError, match=f"delta must be > 0, got {delta}"):
+        with pytest.raises(ValueError, match=f"delta must be greater than 0, got {delta}"):
             General(delta=delta)
 
 

@@ -145,7 +145,6 @@ def test_a_quality_that_reads_distributions_needs_some(tiny_recipe: Recipe) -> N
         build_parts(tiny_recipe, box=Edges())
 
 
-@pytest.mark.xfail(strict=True, reason="found out only by the first picture, as an error of topk")
 def test_a_quality_cannot_look_at_more_probabilities_than_there_are(tiny_recipe: Recipe) -> None:
     recipe = tiny_recipe.model_copy(
         update={"quality": {"name": "dgqp", "top_k": 8}, "box": {"name": "general", "n": 4}}

@@ -16,29 +16,7 @@ from gfocal.checkpoint import (
 )
 from gfocal.config import Recipe
 from gfocal.errors import UserError
-
-
-def randomised(parts: Parts) -> Parts:
-    """Give every weight and statistic a value of its own, so that none can be mistaken for another."""
-    with torch.no_grad():
-        for key, value in parts.detector.state_dict().items():
-            if value.is_floating_point():
-                value.copy_(torch.rand(value.shape) + 0.5 if "var" in key else torch.randn(value.shape) * 0.05)
-    return parts
-
-
-def assert_same_weights(first: Parts, second: Parts) -> None:
-    state, other = first.detector.state_dict(), second.detector.state_dict()
-    assert state.keys() == other.keys()
-    for key, value in state.items():
-        if not key.endswith("num_batches_tracked"):
-            assert torch.equal(value, other[key]), key
-
-
-def without_weights(recipe: Recipe) -> Parts:
-    torch.manual_seed(99)
-    return build_parts(recipe)
-
+from helpers import assert_same_weights, randomised, without_weights
 
 # ---------------------------------------------------------------- our own files
 

@@ -18,6 +18,7 @@ from gfocal.builder import Parts, build_parts
 from gfocal.checkpoint import convert_official, load_state, read_official, recipe_of_official
 from gfocal.config import Recipe
 from gfocal.errors import UserError
+from helpers import assert_same_weights, randomised, without_weights
 
 CLASSES = 3
 
@@ -49,28 +50,6 @@ def official(parts: Parts) -> dict[str, Tensor]:
     """Return the state dict that the authors' code would hold for the same weights."""
     state = {official_name(key): value.clone() for key, value in parts.detector.state_dict().items()}
     return state | {"bbox_head.integral.project": torch.arange(17.0)}
-
-
-def randomised(parts: Parts) -> Parts:
-    """Give every weight and statistic a value of its own, so that none can be mistaken for another."""
-    with torch.no_grad():
-        for key, value in parts.detector.state_dict().items():
-            if value.is_floating_point():
-                value.copy_(torch.rand(value.shape) + 0.5 if "var" in key else torch.randn(value.shape) * 0.05)
-    return parts
-
-
-def assert_same_weights(first: Parts, second: Parts) -> None:
-    state, other = first.detector.state_dict(), second.detector.state_dict()
-    assert state.keys() == other.keys()
-    for key, value in state.items():
-        if not key.endswith("num_batches_tracked"):
-            assert torch.equal(value, other[key]), key
-
-
-def without_weights(recipe: Recipe) -> Parts:
-    torch.manual_seed(99)
-    return build_parts(recipe)
 
 
 @pytest.mark.parametrize("version", [1, 2])

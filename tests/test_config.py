@@ -182,7 +182,6 @@ def test_an_option_has_its_type_after_reading(given: object, expected: int) -> N
     assert type(recipe.box["n"]) is int
 
 
-@pytest.mark.xfail(strict=True, reason="the parts look at the ranges of their options only when they are built")
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -200,7 +199,6 @@ def test_an_option_out_of_range_is_refused_by_file_and_key(path: str, value: obj
     assert path.split(".")[1] in text
 
 
-@pytest.mark.xfail(strict=True, reason="not looked at: pictures would be divided by 0, or made by an empty range")
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -213,7 +211,8 @@ def test_an_option_out_of_range_is_refused_by_file_and_key(path: str, value: obj
     ],
 )
 def test_impossible_pictures_and_schedules_are_refused(path: str, value: object) -> None:
-    assert path in message(changed(path, value))
+    text = message(changed(path, value))
+    assert all(part in text for part in path.split("."))
 
 
 @pytest.mark.parametrize("text", ["a: [1, 2", "a: b: c", "\tname: x", "name: 'x", "{"])

@@ -9,13 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-import gfocal
-from gfocal.config import BackboneConfig, HeadConfig
-from gfocal.data.scenes import CLASS_NAMES
-from gfocal.recipes import get_recipe
+from helpers import save_eager_model
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -36,16 +32,7 @@ def blocks(language):
 def place(tmp_path_factory):
     """A folder as the pages suppose it: a demo run, a picture, and a small data set of one's own."""
     folder = tmp_path_factory.mktemp("reader")
-    tiny = {
-        "class_names": CLASS_NAMES,
-        "backbone": BackboneConfig(name="resnet18", weights="none", width=0.125),
-        "head": HeadConfig(channels=64, depth=1),
-    }
-    torch.manual_seed(0)
-    model = gfocal.build(get_recipe("gflv2_r18_mini").model_copy(update=tiny), device="cpu")
-    with torch.no_grad():
-        model.detector.quality.cls.bias.fill_(1.0)
-    model.save(folder / "runs" / "demo" / "best.safetensors")
+    save_eager_model(folder / "runs" / "demo")
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (80, 120, 3), dtype=np.uint8)).save(folder / "picture.jpg")
     pictures = folder / "mydata" / "pictures"

@@ -72,7 +72,7 @@ def test_the_product_of_class_and_quality_is_learnt_as_one(beta: float) -> None:
 def test_box_losses_are_weighted_by_the_best_score_without_a_gradient(name: str) -> None:
     quality = QUALITIES[name](32, 3)
     cls = torch.randn(2, 3, 3, requires_grad=True)
-    raw = raw_of(quality, cls, torch.randn(2, 3) if quality.needs_distribution else None)
+    raw = raw_of(quality, cls, torch.randn(2, 3) if quality.min_bins else None)
     weight = quality.box_weight(raw, target_of(ROWS, batch=2, count=3))
     best = raw.scores.detach().flatten(0, 1).max(-1).values
     torch.testing.assert_close(weight, best[[0, 4, 4, 1]])
@@ -85,7 +85,7 @@ def test_every_location_starts_from_a_class_score_of_a_hundredth(name: str) -> N
     feature, box = torch.zeros(1, 32, 4, 4), torch.zeros(1, 4 * 17, 4, 4)
     class_logits, quality_logits = quality(feature, feature, box)
     torch.testing.assert_close(class_logits.sigmoid(), torch.full((1, 5, 4, 4), 0.01))
-    assert (quality_logits is None) == (not quality.needs_distribution)
+    assert (quality_logits is None) == (quality.min_bins == 0)
     if quality_logits is not None:
         assert quality_logits.shape == (1, 1, 4, 4)
 

@@ -9,6 +9,7 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor
 
+from gfocal.errors import above, at_least
 from gfocal.ops.losses import distribution_focal_loss
 
 
@@ -45,14 +46,10 @@ class General(BoxRepresentation):
     """
 
     def __init__(self, *, n: int = 16, delta: float = 1.0, dfl_weight: float = 0.25) -> None:
-        if n < 1:
-            raise ValueError(f"box.n must be at least 1, got {n}")
-        if delta <= 0:
-            raise ValueError(f"box.delta must be > 0, got {delta}")
-        self.width = n + 1
+        self.width = at_least("n", n, 1) + 1
+        self.delta = above("delta", delta, 0)
         self.bins = tuple(i * delta for i in range(n + 1))
-        self.delta = delta
-        self.dfl_weight = dfl_weight
+        self.dfl_weight = at_least("dfl_weight", dfl_weight, 0)
         # targets at the very end would leave no bin to their right: the reference stops 0.1 bins before it
         self.largest_target = (n - 0.1) * delta
 

@@ -74,8 +74,9 @@ def _options(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_illegal(quality: Quality, box: BoxRepresentation) -> None:
-    if quality.needs_distribution and box.bins is None:
+    bins = 0 if box.bins is None else len(box.bins)
+    if bins < quality.min_bins:
         raise UserError(
-            f"quality {type(quality).__name__} reads edge distributions, but box {type(box).__name__} has none: "
-            "use a box representation with bins"
+            f"quality {type(quality).__name__} reads the {quality.min_bins} highest probabilities of an edge (top_k), "
+            f"but box {type(box).__name__} has {bins or 'none'}: use a box representation with more bins"
         )

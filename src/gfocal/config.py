@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, cast, get_type_hints
 
+import torch
 import yaml
 from pydantic import (
     AfterValidator,
@@ -35,8 +36,11 @@ def options_of(make: Callable[..., object]) -> dict[str, Any]:
     return {p.name: hints[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
 
 
-def _checked(table: Table) -> Callable[[dict[str, JsonValue]], dict[str, JsonValue]]:
-    """Return a validator of `{"name": …, option: value}` against the parts of one axis."""
+def _checked(table: Table, try_out: Callable[..., object]) -> Callable[[dict[str, JsonValue]], dict[str, JsonValue]]:
+    """Return a validator of `{"name": …, option: value}` against the parts of one axis.
+
+    try_out: makes a part with options, so that the part itself refuses by ValueError what is out of its range.
+    """
 
     def check(spec: dict[str, JsonValue]) -> dict[str, JsonValue]:
         name = spec.get("name")
@@ -53,14 +57,36 @@ def _checked(table: Table) -> Callable[[dict[str, JsonValue]], dict[str, JsonVal
                 read[key] = TypeAdapter(options[key]).validate_python(value, strict=isinstance(value, bool))
             except ValidationError as error:
                 raise ValueError(f"{key} = {value!r}: {error.errors()[0]['msg']}") from error
+        try_out(table[name], **{key: value for key, value in read.items() if key != "name"})
         return read
 
     return check
 
 
-FamilySpec = Annotated[dict[str, JsonValue], AfterValidator(_checked(FAMILIES))]
-QualitySpec = Annotated[dict[str, JsonValue], AfterValidator(_checked(QUALITIES))]
-BoxSpec = Annotated[dict[str, JsonValue], AfterValidator(_checked(BOXES))]
+def _make(part: Callable[..., object], **options: object) -> object:
+    return part(**options)
+
+
+def _make_layers(part: Callable[..., object], **options: object) -> object:
+    with torch.device("meta"):  # no memory, and no number drawn from the generator
+        return part(64, 1, **options)
+
+
+FamilySpec = Annotated[dict[str, JsonValue], AfterValidator(_checked(FAMILIES, _make))]
+QualitySpec = Annotated[dict[str, JsonValue], AfterValidator(_checked(QUALITIES, _make_layers))]
+BoxSpec = Annotated[dict[str, JsonValue], AfterValidator(_checked(BOXES, _make))]
+
+
+def _rising(values: tuple[float, ...]) -> tuple[float, ...]:
+    if list(values) != sorted(values):
+        raise ValueError("must rise from one value to the next")
+    return values
+
+
+Side = Annotated[int, Field(ge=32)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Rising = AfterValidator(_rising)
 
 
 class Frozen(BaseModel):
@@ -103,16 +129,22 @@ class PicturesConfig(Frozen):
     of a horizontal flip.
     """
 
-    short: int = Field(default=800, ge=32)
-    long: int = Field(default=1333, ge=32)
+    short: Side = 800
+    long: Side = 1333
     upscale: bool = True
-    train_short: tuple[int, int] = (800, 800)
-    flip: float = Field(default=0.5, ge=0, le=1)
-    jitter: tuple[float, float] | None = None
-    color: float = Field(default=0.0, ge=0, le=1)
+    train_short: Annotated[tuple[Side, Side], Rising] = (800, 800)
+    flip: Share = 0.5
+    jitter: Annotated[tuple[Positive, Positive], Rising] | None = None
+    color: Share = 0.0
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    std: tuple[Positive, Positive, Positive] = (58.395, 57.12, 57.375)
     bgr: bool = False
+
+    @model_validator(mode="after")
+    def _legal(self) -> PicturesConfig:
+        if self.long < self.short:
+            raise ValueError(f"long must be at least short, {self.short}, got {self.long}")
+        return self
 
 
 class TestConfig(Frozen):
@@ -142,7 +174,7 @@ class ScheduleConfig(Frozen):
     epochs: int = Field(default=12, ge=1)
     steps: int | None = Field(default=None, ge=1)
     decay: Literal["step", "cosine"] = "step"
-    milestones: tuple[float, ...] = (8 / 12, 11 / 12)
+    milestones: Annotated[tuple[Share, ...], Rising] = (8 / 12, 11 / 12)
     warmup: int = Field(default=500, ge=0)
     warmup_factor: float = Field(default=0.001, gt=0, le=1)
     clip_norm: float | None = Field(default=None, gt=0)

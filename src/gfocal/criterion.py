@@ -38,7 +38,8 @@ class Criterion:
         truths: one mapping a picture with `boxes` (g, 4) xyxy pixels, `labels` (g,), and optionally `size`, the
         (height, width) that the picture takes up in the batch. Classification is divided by Σ over pictures of
         max(positives, 1), box losses by the sum of their weights, both averaged over ranks; with no positive
-        anywhere box losses are 0 and every gradient is finite. ValueError where the pictures do not fit the batch.
+        anywhere box losses are 0 and every gradient is finite. ValueError where the pictures do not fit the batch,
+        or a label the classes.
         """
         truth = ground_truth(raw, truths)
         match = self.assigner(raw.priors, truth)
@@ -74,12 +75,21 @@ def ground_truth(raw: Raw, truths: Sequence[Mapping[str, Any]]) -> GroundTruth:
     counts = [len(truth["boxes"]) for truth in truths]
     picture = torch.arange(len(truths)).repeat_interleave(torch.tensor(counts))
     extents = torch.tensor([truth.get("size", whole) for truth in truths], dtype=torch.float32)
+    labels = torch.cat([truth["labels"].reshape(-1) for truth in truths])
+    _refuse_unknown(labels, raw.scores.shape[-1])
     return GroundTruth(
         boxes=torch.cat([truth["boxes"].reshape(-1, 4) for truth in truths]).to(device, torch.float32),
-        labels=torch.cat([truth["labels"].reshape(-1) for truth in truths]).to(device, torch.long),
+        labels=labels.to(device, torch.long),
         picture=picture.to(device, non_blocking=True),
         extents=extents.to(device, non_blocking=True),
     )
+
+
+def _refuse_unknown(labels: Tensor, num_classes: int) -> None:
+    """Raise ValueError for labels beyond the classes; those on a GPU are not looked at, which would wait for it."""
+    wrong = labels[(labels < 0) | (labels >= num_classes)] if labels.is_cpu else labels[:0]
+    if len(wrong):
+        raise ValueError(f"labels must lie in 0..{num_classes - 1}, got {wrong[0].item()}")
 
 
 def _positives(match: Match, truth: GroundTruth) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gfocal.boxrep import BoxRepresentation
 from gfocal.nn.fpn import FPN
 from gfocal.nn.trunk import Trunk
+from gfocal.ops.precision import at_least_float32
 from gfocal.priors import SquareAnchors
 from gfocal.quality import Quality
 from gfocal.structures import Raw
@@ -56,12 +57,12 @@ class Detector(nn.Module):
         features = self.fpn(self.backbone(images))
         for level, feature in enumerate(features):
             cls_feature, box_feature = self.trunk(feature, level)
-            box = self.scales[level] * _full(self.box_conv(box_feature))
+            box = self.scales[level] * at_least_float32(self.box_conv(box_feature))
             class_logits, quality_logits = self.quality(cls_feature, box_feature, box)
-            class_levels.append(_rows(_full(class_logits), class_logits.shape[1]))
+            class_levels.append(_rows(at_least_float32(class_logits), class_logits.shape[1]))
             box_levels.append(_rows(box, 4 * self.box_width))
             if quality_logits is not None:
-                quality_levels.append(_rows(_full(quality_logits), 1))
+                quality_levels.append(_rows(at_least_float32(quality_logits), 1))
         class_logits = torch.cat(class_levels, dim=1)
         quality_logits = torch.cat(quality_levels, dim=1)[..., 0] if quality_levels else None
         return Raw(
@@ -71,10 +72,6 @@ class Detector(nn.Module):
             quality_logits=quality_logits,
             priors=self.priors(features),
         )
-
-
-def _full(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _rows(level: Float[Tensor, "b c h w"], width: int) -> Float[Tensor, "b n width"]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
-from typing import final
+from typing import TypeVar, final
+
+Number = TypeVar("Number", int, float)
 
 
 @final
@@ -25,3 +28,17 @@ def unknown(what: str, given: str, allowed: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return UserError(f"unknown {what} {given!r}: {hint}choose from {', '.join(names)}")
+
+
+def at_least(name: str, value: Number, low: float) -> Number:
+    """Return `value`; ValueError where it is below `low`, infinite or NaN."""
+    if not low <= value < math.inf:
+        raise ValueError(f"{name} must be at least {low}, got {value}")
+    return value
+
+
+def above(name: str, value: Number, low: float) -> Number:
+    """Return `value`; ValueError where it is not greater than `low`, infinite or NaN."""
+    if not low < value < math.inf:
+        raise ValueError(f"{name} must be greater than {low}, got {value}")
+    return value

@@ -8,6 +8,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from gfocal.errors import above
 from gfocal.structures import Grid, Priors
 
 
@@ -21,7 +22,7 @@ class SquareAnchors(nn.Module):
     def __init__(self, strides: Sequence[int], scale: float = 8.0) -> None:
         super().__init__()
         self.strides = tuple(strides)
-        self.scale = scale
+        self.scale = above("anchor_scale", scale, 0)
 
     def forward(self, levels: Sequence[Tensor]) -> Priors:
         """Return the priors of feature maps (b, c, h, w), finest first, on their device."""

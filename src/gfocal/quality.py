@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gfocal.errors import at_least
 from gfocal.ops.losses import quality_focal_loss, quality_focal_loss_of_product
 from gfocal.structures import Raw, Target
 
@@ -21,10 +22,10 @@ PRIOR_PROBABILITY = 0.01
 class Quality(nn.Module, ABC):
     """Puts out class and quality logits of one level, the score that ranks boxes, and the losses of both.
 
-    needs_distribution: whether `box` must be the logits of a distribution.
+    min_bins: how many bins the distributions behind `box` must have; 0 where they are not read.
     """
 
-    needs_distribution: bool = False
+    min_bins: int = 0
 
     @abstractmethod
     def forward(
@@ -79,7 +80,7 @@ class Joint(Quality):
 
     def __init__(self, channels: int, num_classes: int, *, beta: float = 2.0) -> None:
         super().__init__()
-        self.beta = beta
+        self.beta = at_least("beta", beta, 0)
         self.cls = class_conv(channels, num_classes)
 
     def forward(
@@ -115,16 +116,13 @@ class DGQP(Quality):
     the hidden layer. beta: exponent of the quality focal loss.
     """
 
-    needs_distribution = True
-
     def __init__(self, channels: int, num_classes: int, *, top_k: int = 4, hidden: int = 64, beta: float = 2.0) -> None:
         super().__init__()
-        if top_k < 1:
-            raise ValueError(f"quality.top_k must be at least 1, got {top_k}")
+        self.min_bins = at_least("top_k", top_k, 1)
         self.top_k = top_k
-        self.beta = beta
+        self.beta = at_least("beta", beta, 0)
         self.cls = class_conv(channels, num_classes)
-        layers = nn.Conv2d(4 * (top_k + 1), hidden, 1), nn.Conv2d(hidden, 1, 1)
+        layers = nn.Conv2d(4 * (top_k + 1), at_least("hidden", hidden, 1), 1), nn.Conv2d(hidden, 1, 1)
         for layer in layers:
             assert layer.bias is not None
             nn.init.normal_(layer.weight, std=0.01)

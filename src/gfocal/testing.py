@@ -33,13 +33,10 @@ def detect(
     """
     examples = EvaluationExamples(dataset, model.prepare(size))
     loader = DataLoader(examples, batch_size=batch, num_workers=workers, collate_fn=collate)
-    index = 0
     for group in loader:
-        truths = [dataset.truth(index + i) for i in range(len(group))]
-        index += len(group)
-        scales = [(w / truth.size[1], h / truth.size[0]) for (h, w), truth in zip(group.sizes, truths, strict=True)]
         raw = model.forward(group.images, precision=precision)
-        yield from zip(truths, model.postprocess(raw, group.sizes, scales=scales), strict=True)
+        found = model.postprocess(raw, group.sizes, scales=group.scales)
+        yield from zip(map(dataset.truth, group.indices), found, strict=True)
 
 
 def evaluate(

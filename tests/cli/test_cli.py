@@ -7,31 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import gfocal
 from gfocal.cli.__main__ import main
+from helpers import save_eager_model
 
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
     """A run of the smallest detector that knows the classes of scenes, with random weights."""
-    from gfocal.config import BackboneConfig, HeadConfig
-    from gfocal.data.scenes import CLASS_NAMES
-    from gfocal.recipes import get_recipe
-
     folder = tmp_path_factory.mktemp("run")
-    tiny = {
-        "class_names": CLASS_NAMES,
-        "backbone": BackboneConfig(name="resnet18", weights="none", width=0.125),
-        "head": HeadConfig(channels=64, depth=1),
-    }
-    torch.manual_seed(0)
-    model = gfocal.build(get_recipe("gflv2_r18_mini").model_copy(update=tiny), device="cpu")
-    with torch.no_grad():
-        model.detector.quality.cls.bias.fill_(0.5)
-    model.save(folder / "best.safetensors")
+    save_eager_model(folder)
     return folder
 
 

@@ -26,7 +26,15 @@ TRANSFORM = TrainTransform((20, 60), 90, MEAN, STD, jitter=(0.8, 1.2), color=0.3
 
 
 def example(height: int, width: int, count: int = 2) -> Example:
-    return Example(torch.rand(3, height, width) + 1, torch.rand(count, 4), torch.arange(count), height, f"{width}.png")
+    return Example(
+        torch.rand(3, height, width) + 1,
+        torch.rand(count, 4),
+        torch.arange(count),
+        7,
+        height,
+        f"{width}.png",
+        (2.0, 0.5),
+    )
 
 
 def folder_dataset(folder: Path, *, count: int = 4) -> FolderDataset:
@@ -67,6 +75,7 @@ def test_every_example_lies_in_its_corner(shapes: list[tuple[int, int, int]], mu
             assert 0 <= padded - side < multiple
     assert batch.image_ids == [h for h, _, _ in shapes]
     assert batch.names == [f"{w}.png" for _, w, _ in shapes]
+    assert (batch.indices, batch.scales) == ([7] * len(shapes), [(2.0, 0.5)] * len(shapes))
 
 
 @settings(deadline=None, max_examples=40)
@@ -91,7 +100,7 @@ def test_to_returns_a_moved_copy() -> None:
     assert all(truth[key].device.type == "meta" for truth in moved.truths for key in ("boxes", "labels"))
     assert moved.images.shape == batch.images.shape
     assert [truth["size"] for truth in moved.truths] == [(32, 32), (32, 32)]
-    assert (moved.sizes, moved.image_ids, moved.names) == (batch.sizes, batch.image_ids, batch.names)
+    assert (moved.sizes, moved.indices, moved.names) == (batch.sizes, batch.indices, batch.names)
     assert batch.images.device.type == batch.truths[0]["boxes"].device.type == "cpu"
     assert torch.equal(batch.to(torch.device("cpu")).images, batch.images)
 

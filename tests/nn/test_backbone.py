@@ -99,7 +99,6 @@ def test_freezing_norms_changes_no_output(backbone: nn.Module) -> None:
         torch.testing.assert_close(actual, feature)
 
 
-@pytest.mark.xfail(strict=True, reason="timm's BatchNormAct2d is a BatchNorm2d, and its activation is lost")
 def test_freezing_norms_keeps_the_activations_inside_them() -> None:
     backbone = create_backbone("mobilenetv3_small_050", (1, 2)).eval()
     x = torch.randn(1, 3, 64, 64)

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gfocal.assign.base import Assigner, inside_extent
+from gfocal.errors import at_least
 from gfocal.ops.boxes import box_iou_pairwise
 from gfocal.structures import Grid, GroundTruth, Match, Priors
 
@@ -27,7 +28,7 @@ class ATSS(Assigner):
     """
 
     def __init__(self, *, topk: int = 9, margin: float = 0.01) -> None:
-        self.topk = topk
+        self.topk = at_least("topk", topk, 1)
         self.margin = margin
         reach = range(1 - topk, topk)
         self._offsets = [(i, j) for i in reach for j in reach if (abs(i) + 1) * (abs(j) + 1) <= topk]

@@ -36,14 +36,17 @@ class Prepared:
 class Example:
     """One normalised picture with its boxes in pixels of that picture.
 
-    image: (3, h, w). boxes: (g, 4) xyxy. labels: (g,) from 0. image_id and name tell it to a person, once known.
+    image: (3, h, w). boxes: (g, 4) xyxy. labels: (g,) from 0. index: its place in the data set. image_id and name
+    tell it to a person. scale: the new over the old side (x, y) of a test picture, by which boxes go back.
     """
 
     image: Float[Tensor, "3 h w"]
     boxes: Float[Tensor, "g 4"]
     labels: Int[Tensor, " g"]
+    index: int = -1
     image_id: int = -1
     name: str = ""
+    scale: tuple[float, float] = (1.0, 1.0)
 
 
 @final
@@ -53,13 +56,16 @@ class Batch:
 
     images: (b, 3, H, W), H and W multiples of 32. truths: one dict a picture with `boxes` (g, 4) xyxy pixels,
     `labels` (g,) and `size`, the (height, width) of that picture's own padding. sizes: the (h, w) before padding.
+    indices, image_ids, names, scales: of the examples.
     """
 
     images: Float[Tensor, "b 3 H W"]
     truths: list[dict[str, Tensor | tuple[int, int]]]
     sizes: list[tuple[int, int]]
+    indices: list[int]
     image_ids: list[int]
     names: list[str]
+    scales: list[tuple[float, float]]
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -102,7 +108,15 @@ def collate(examples: Sequence[Example], *, multiple: int = 32) -> Batch:
     for image, example, (h, w) in zip(images, examples, sizes, strict=True):
         image[:, :h, :w] = example.image
         truths.append({"boxes": example.boxes, "labels": example.labels, "size": pad_size((h, w), multiple=multiple)})
-    return Batch(images, truths, sizes, [e.image_id for e in examples], [e.name for e in examples])
+    return Batch(
+        images,
+        truths,
+        sizes,
+        indices=[example.index for example in examples],
+        image_ids=[example.image_id for example in examples],
+        names=[example.name for example in examples],
+        scales=[example.scale for example in examples],
+    )
 
 
 def learnable(truth: Truth) -> tuple[Float[Tensor, "g 4"], Int[Tensor, " g"]]:
@@ -135,7 +149,7 @@ class TrainingExamples(data.Dataset[Example]):
             example = self.transform(picture, *learnable(truth))
         except Exception as error:  # out of a worker comes only its message: it has to name the picture
             raise RuntimeError(f"picture {truth.name!r} (index {index}) cannot be transformed: {error}") from error
-        return replace(example, image_id=truth.image_id, name=truth.name)
+        return replace(example, index=index, image_id=truth.image_id, name=truth.name)
 
 
 @final
@@ -154,4 +168,4 @@ class EvaluationExamples(data.Dataset[Example]):
         prepared = self.prepare(self.dataset.picture(index))
         boxes, labels = learnable(truth)
         boxes = boxes * torch.tensor(prepared.scale * 2, dtype=torch.float32)
-        return Example(prepared.image, boxes, labels, truth.image_id, truth.name)
+        return Example(prepared.image, boxes, labels, index, truth.image_id, truth.name, prepared.scale)

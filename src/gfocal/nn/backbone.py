@@ -16,10 +16,10 @@ from gfocal.errors import UserError
 class StaticBatchNorm2d(nn.Module):
     """Batch norm that always normalises with its stored statistics, in training too; its affine part still learns.
 
-    Takes over the weights and statistics of `norm`, under the same names.
+    Takes over the weights and statistics of `norm`, under the same names. then: what follows the normalisation.
     """
 
-    def __init__(self, norm: nn.BatchNorm2d) -> None:
+    def __init__(self, norm: nn.BatchNorm2d, *then: nn.Module) -> None:
         super().__init__()
         self.weight = norm.weight
         self.bias = norm.bias
@@ -28,10 +28,12 @@ class StaticBatchNorm2d(nn.Module):
         self.register_buffer("running_mean", norm.running_mean)
         self.register_buffer("running_var", norm.running_var)
         self.eps = norm.eps
+        self.then = nn.Sequential(*then)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Return (x - mean) / sqrt(var + eps) · weight + bias."""
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        """Return (x - mean) / sqrt(var + eps) · weight + bias, passed through `then`."""
+        normal = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return self.then(normal)
 
 
 def create_backbone(
@@ -40,8 +42,8 @@ def create_backbone(
     """Return a timm model that maps images (b, 3, h, w) to the features of `levels`, finest first.
 
     name: timm's, with its tag of weights ("resnet50.tv_in1k"). levels: which features, level i at stride 2^(i+1).
-    pretrained: fetch the weights that the tag names. width: scales the channels of a ResNet. UserError for a name
-    that timm does not know, and where the weights cannot be fetched.
+    pretrained: fetch the weights that the tag names. width: scales the channels of a ResNet's stages; timm's plain
+    stem keeps its 64. UserError for a name that timm does not know, and where the weights cannot be fetched.
     """
     import timm  # takes a second to load
 
@@ -64,8 +66,7 @@ def create_backbone(
 def _narrow_resnet(name: str, width: float) -> dict[str, Any]:
     if not name.startswith("resnet"):
         raise UserError(f"backbone.width is for ResNets only, not {name!r}")
-    stem = round(64 * width)
-    return {"stem_width": stem, "channels": tuple(stem * factor for factor in (1, 2, 4, 8))}
+    return {"channels": tuple(round(64 * width) * factor for factor in (1, 2, 4, 8))}
 
 
 def feature_channels(backbone: nn.Module) -> list[int]:
@@ -77,7 +78,8 @@ def freeze_norms(module: nn.Module) -> None:
     """Replace every batch norm below `module` by one that keeps its statistics."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
-            setattr(module, name, StaticBatchNorm2d(child))
+            # timm's norms may carry dropout and activation as children, in the order they are applied
+            setattr(module, name, StaticBatchNorm2d(child, *child.children()))
         else:
             freeze_norms(child)
 

@@ -49,7 +49,7 @@ def box_iou_pairwise(a: Float[Tensor, "*n 4"], b: Float[Tensor, "*n 4"], *, eps:
 
 
 def generalized_box_iou_pairwise(
-    a: Float[Tensor, "*n 4"], b: Float[Tensor, "*n 4"], *, eps: float = 1e-7
+    a: Float[Tensor, "*n 4"], b: Float[Tensor, "*n 4"], *, eps: float = 1e-6
 ) -> Float[Tensor, "*n"]:
     """Return the generalized IoU, -1..1, of each box of `a` with the box of `b` at the same place.
 

@@ -12,11 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gfocal.ops.boxes import generalized_box_iou_pairwise
-
-
-def _full(x: Tensor) -> Tensor:
-    """Return `x` in float32, or in float64 where it is float64 already."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+from gfocal.ops.precision import at_least_float32
 
 
 def _modulating(distance: Tensor, beta: float) -> Tensor:
@@ -43,7 +39,7 @@ def focal_loss(
     logits: before the sigmoid. targets: 0 or 1. gamma >= 0: focusing exponent. alpha: weight of the positives,
     1 - alpha that of the negatives; None weights both by 1. ValueError for a negative gamma.
     """
-    logits, targets = _full(logits), _full(targets)
+    logits, targets = at_least_float32(logits), at_least_float32(targets)
     loss = _modulating(targets - logits.sigmoid(), gamma) * F.binary_cross_entropy_with_logits(
         logits, targets, reduction="none"
     )
@@ -60,7 +56,7 @@ def quality_focal_loss(
     logits: before the sigmoid. targets: y in 0..1, the IoU at the true class and 0 elsewhere. beta >= 0.
     The minimum over the logit is at σ = y. ValueError for a negative beta.
     """
-    logits, targets = _full(logits), _full(targets)
+    logits, targets = at_least_float32(logits), at_least_float32(targets)
     entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return _modulating(targets - logits.sigmoid(), beta) * entropy
 
@@ -78,7 +74,8 @@ def quality_focal_loss_of_product(
     Computed in log space, log J = log σ(c) + log σ(q) and log(1 - J) = log(σ(-c) + σ(c) σ(-q)), which stays finite,
     with the right gradient, where the product itself rounds to 0 or 1. ValueError for a negative beta.
     """
-    targets, class_logits, quality_logits = _full(targets), _full(class_logits), _full(quality_logits)[..., None]
+    targets, class_logits = at_least_float32(targets), at_least_float32(class_logits)
+    quality_logits = at_least_float32(quality_logits)[..., None]
     log_class = F.logsigmoid(class_logits)
     log_quality = F.logsigmoid(quality_logits)
     log_joint = log_class + log_quality
@@ -101,9 +98,9 @@ def distribution_focal_loss(
         raise ValueError(f"delta must be > 0, got {delta}")
     if logits.shape[-1] < 2:
         raise ValueError(f"a distribution needs two bins or more, got {logits.shape[-1]}")
-    logits = _full(logits)
+    logits = at_least_float32(logits)
     last = logits.shape[-1] - 1
-    position = (_full(targets) / delta).clamp(0, last)
+    position = (at_least_float32(targets) / delta).clamp(0, last)
     left = position.detach().floor().clamp(max=last - 1)
     right_weight = position - left
     log_p = logits.log_softmax(dim=-1)
@@ -129,7 +126,8 @@ def generalized_focal_loss(
     (supplement C); with p_l + p_r = 1 the minimum, 0 for β > 0, lies at p_r = (y - y_l) / (y_r - y_l)
     (supplement B). ValueError for a negative beta.
     """
-    log_p_left, log_p_right, targets = _full(log_p_left), _full(log_p_right), _full(targets)
+    log_p_left, log_p_right = at_least_float32(log_p_left), at_least_float32(log_p_right)
+    targets = at_least_float32(targets)
     estimate = y_left * log_p_left.exp() + y_right * log_p_right.exp()
     # xlogy-like: a weight of 0 times log 0 is 0, as in the limit
     left = torch.where(targets == y_right, 0.0, (y_right - targets) * log_p_left)
@@ -139,4 +137,4 @@ def generalized_focal_loss(
 
 def giou_loss(boxes: Float[Tensor, "*n 4"], targets: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
     """Return 1 - GIoU, 0..2, of each predicted box, xyxy, with its target in the same unit."""
-    return 1 - generalized_box_iou_pairwise(_full(boxes), _full(targets))
+    return 1 - generalized_box_iou_pairwise(at_least_float32(boxes), at_least_float32(targets))

@@ -22,7 +22,7 @@ from gfocal.model import Model
 class DetectorModule(lightning.LightningModule):
     """A model's detector under training; the criterion and post-processing come along without being copied.
 
-    dataset: the validation set, for the pictures' own sizes. total_steps: length of the run, for the schedule.
+    dataset: the validation set, whose truths its batches stand for. total_steps: length of the run, for the schedule.
     """
 
     def __init__(self, model: Model, dataset: Dataset | None, *, schedule: ScheduleConfig, total_steps: int) -> None:
@@ -33,10 +33,9 @@ class DetectorModule(lightning.LightningModule):
         self.schedule = schedule
         self.total_steps = total_steps
         self.evaluator = CocoEvaluator(model.class_names)
-        self.seen = 0
         self.metrics: Metrics | None = None
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the sum of the losses and log each."""
         images = batch.images.to(memory_format=torch.channels_last)
         losses = self.model.criterion(self.detector(images), batch.truths)
@@ -48,17 +47,14 @@ class DetectorModule(lightning.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Begin to collect anew."""
         self.evaluator = CocoEvaluator(self.model.class_names)
-        self.seen = 0
 
-    def validation_step(self, batch: Batch, index: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect the detections of a batch in the pictures' own pixels."""
         assert self.dataset is not None
-        truths = [self.dataset.truth(self.seen + i) for i in range(len(batch))]
-        self.seen += len(batch)
-        scales = [(w / truth.size[1], h / truth.size[0]) for (h, w), truth in zip(batch.sizes, truths, strict=True)]
         raw = self.detector(batch.images.to(memory_format=torch.channels_last))
-        for truth, found in zip(truths, self.model.postprocess(raw, batch.sizes, scales=scales), strict=True):
-            self.evaluator.add(truth, found.cpu())
+        detections = self.model.postprocess(raw, batch.sizes, scales=batch.scales)
+        for index, found in zip(batch.indices, detections, strict=True):
+            self.evaluator.add(self.dataset.truth(index), found.cpu())
 
     def on_validation_epoch_end(self) -> None:
         """Score what was collected and log AP."""
