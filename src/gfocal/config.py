@@ -164,6 +164,7 @@ class ScheduleConfig(Frozen):
     Length is `epochs`, or `steps` where set. lr is for `batch` pictures a step. decay "step" multiplies it by 0.1
     after each of `milestones` (share of the whole length, 0..1), "cosine" lets it fall to 0. warmup: steps from
     `warmup_factor` · lr, at most a fifth of the length. clip_norm: bound of the gradient's norm, or none.
+    validations: how often a run scores the val split, evenly spaced.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -178,6 +179,7 @@ class ScheduleConfig(Frozen):
     warmup: int = Field(default=500, ge=0)
     warmup_factor: float = Field(default=0.001, gt=0, le=1)
     clip_norm: float | None = Field(default=None, gt=0)
+    validations: int = Field(default=4, ge=1)
 
 
 class Expected(Frozen):

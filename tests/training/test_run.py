@@ -105,7 +105,7 @@ def test_mistakes_leave_nothing_behind(recipe, data, tmp_path, options, says):
 
 
 def test_imagenet_weights_without_network_are_explained(data, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable is read once, on import
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     recipe = get_recipe("gfl_r50_fpn_1x").model_copy(
         update={"backbone": get_recipe("gfl_r50_fpn_1x").backbone.model_copy(update={"name": "resnet18.tv_in1k"})}

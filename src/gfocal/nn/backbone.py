@@ -42,8 +42,9 @@ def create_backbone(
     """Return a timm model that maps images (b, 3, h, w) to the features of `levels`, finest first.
 
     name: timm's, with its tag of weights ("resnet50.tv_in1k"). levels: which features, level i at stride 2^(i+1).
-    pretrained: fetch the weights that the tag names. width: scales the channels of a ResNet's stages; timm's plain
-    stem keeps its 64. UserError for a name that timm does not know, and where the weights cannot be fetched.
+    pretrained: fetch the weights that the tag names. width: scales the channels of a ResNet, which then has a stem of
+    three 3x3 convolutions, half as wide as its first stage. UserError for a name that timm does not know, and where
+    the weights cannot be fetched.
     """
     import timm  # takes a second to load
 
@@ -66,7 +67,8 @@ def create_backbone(
 def _narrow_resnet(name: str, width: float) -> dict[str, Any]:
     if not name.startswith("resnet"):
         raise UserError(f"backbone.width is for ResNets only, not {name!r}")
-    return {"channels": tuple(round(64 * width) * factor for factor in (1, 2, 4, 8))}
+    channels = tuple(round(64 * width) * factor for factor in (1, 2, 4, 8))
+    return {"channels": channels, "stem_type": "deep", "stem_width": max(round(16 * width), 1)}
 
 
 def feature_channels(backbone: nn.Module) -> list[int]:

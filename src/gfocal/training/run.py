@@ -24,9 +24,6 @@ from gfocal.training.callbacks import SaveWeights, ShowProgress
 from gfocal.training.datamodule import DetectionData
 from gfocal.training.module import DetectorModule
 
-VALIDATIONS = 4
-"""How often a run stops to validate, at most."""
-
 _LIGHTNING_PRECISION = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
 
 
@@ -97,7 +94,7 @@ def train(
             precision=_LIGHTNING_PRECISION[dtype],  # type: ignore[arg-type]  its names are literals there
             max_steps=total,
             max_epochs=-1,
-            val_check_interval=max(total // VALIDATIONS, 1) if val_data else None,
+            val_check_interval=max(total // schedule.validations, 1) if val_data else None,
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             gradient_clip_val=schedule.clip_norm,
