@@ -13,7 +13,13 @@ from gfocal.criterion import Criterion
 from gfocal.detector import Detector
 from gfocal.errors import UserError
 from gfocal.families import FAMILIES
-from gfocal.nn.backbone import create_backbone, feature_channels, freeze_norms, freeze_stages
+from gfocal.nn.backbone import (
+    create_backbone,
+    feature_channels,
+    freeze_norms,
+    freeze_stages,
+    make_deformable,
+)
 from gfocal.nn.fpn import FPN
 from gfocal.nn.trunk import Trunk
 from gfocal.postprocess import PostProcess
@@ -45,6 +51,7 @@ def build_parts(
     config = recipe.backbone
     pretrained = config.weights == "imagenet"
     backbone = create_backbone(config.name, pretrained=pretrained and fetch_weights, width=config.width)
+    make_deformable(backbone, config.deformable, version=config.deformable_version)
     if pretrained and config.frozen_norms:
         freeze_norms(backbone)
     if pretrained:

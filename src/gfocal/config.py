@@ -100,7 +100,8 @@ class BackboneConfig(Frozen):
 
     weights: "imagenet" starts from the tag's weights and freezes; "none" starts from random numbers and freezes
     nothing. frozen_stages: 1 is the stem and the stage of stride 4, -1 nothing. frozen_norms: batch norms keep
-    their statistics. width: scales the channels of a ResNet.
+    their statistics. width: scales the channels of a ResNet. deformable: stages whose 3x3 convolutions are
+    deformable, 1 to 4 (c2 to c5); deformable_version: 1, or 2 with masks.
     """
 
     name: str
@@ -108,6 +109,8 @@ class BackboneConfig(Frozen):
     frozen_stages: int = Field(default=1, ge=-1, le=4)
     frozen_norms: bool = True
     width: float = Field(default=1.0, gt=0, le=4)
+    deformable: tuple[Annotated[int, Field(ge=1, le=4)], ...] = ()
+    deformable_version: Literal[1, 2] = 1
 
 
 class HeadConfig(Frozen):
@@ -164,7 +167,7 @@ class ScheduleConfig(Frozen):
     Length is `epochs`, or `steps` where set. lr is for `batch` pictures a step. decay "step" multiplies it by 0.1
     after each of `milestones` (share of the whole length, 0..1), "cosine" lets it fall to 0. warmup: steps from
     `warmup_factor` · lr, at most a fifth of the length. clip_norm: bound of the gradient's norm, or none.
-    validations: how often a run scores the val split, evenly spaced.
+    validations: how often a run scores the val split, evenly spaced; the best weights are kept beside the last.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -179,7 +182,7 @@ class ScheduleConfig(Frozen):
     warmup: int = Field(default=500, ge=0)
     warmup_factor: float = Field(default=0.001, gt=0, le=1)
     clip_norm: float | None = Field(default=None, gt=0)
-    validations: int = Field(default=4, ge=1)
+    validations: int = Field(default=4, ge=0)
 
 
 class Expected(Frozen):

@@ -21,7 +21,7 @@ from gfocal.training import train
 
 RECIPE = "gflv2_r18_mini"
 PICTURES_SHOWN = 12
-TRAINING_SECONDS = 330
+TRAINING_SECONDS = 310
 FEWEST_STEPS, MOST_STEPS = 300, 1500
 TIMED_STEPS = 4
 
@@ -44,8 +44,8 @@ def run_demo(out: Path, *, steps: int | None = None) -> DemoResult:
     """
     start = time.monotonic()
     recipe = get_recipe(RECIPE)
-    # the time goes into training: what is scored in the end is the last state
-    recipe = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"validations": 1})})
+    # all the time goes into training: the last state is scored in the end
+    recipe = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"validations": 0})})
     steps = steps or steps_within(TRAINING_SECONDS, recipe, open_dataset("scenes", "train"))
     if (out / "recipe.yaml").exists():
         shutil.rmtree(out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from typing import Any, final
 
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gfocal.errors import UserError
+from gfocal.nn.dcn import DEFORMABLE
 
 
 @final
@@ -36,32 +37,36 @@ class StaticBatchNorm2d(nn.Module):
         return self.then(normal)
 
 
-def create_backbone(
-    name: str, levels: Sequence[int] = (2, 3, 4), *, pretrained: bool = False, width: float = 1.0
-) -> nn.Module:
-    """Return a timm model that maps images (b, 3, h, w) to the features of `levels`, finest first.
+def create_backbone(name: str, *, pretrained: bool = False, width: float = 1.0) -> nn.Module:
+    """Return a timm model that maps images (b, 3, h, w) to its features at strides 8, 16 and 32, finest first.
 
-    name: timm's, with its tag of weights ("resnet50.tv_in1k"). levels: which features, level i at stride 2^(i+1).
-    pretrained: fetch the weights that the tag names. width: scales the channels of a ResNet, which then has a stem of
-    three 3x3 convolutions, half as wide as its first stage. UserError for a name that timm does not know, and where
-    the weights cannot be fetched.
+    name: timm's, with its tag of weights ("resnet50.tv_in1k"). pretrained: fetch the weights that the tag names.
+    width: scales the channels of a ResNet, which then has a stem of three 3x3 convolutions, half as wide as its first
+    stage. UserError for a name that timm does not know or whose features have other strides, and where the weights
+    cannot be fetched.
     """
     import timm  # takes a second to load
 
     if not timm.is_model(name):
         raise UserError(f"backbone {name!r} is not a timm model: see timm.list_models()")
-    options: dict[str, Any] = {"features_only": True, "out_indices": tuple(levels)}
+    options: dict[str, Any] = {"features_only": True, "out_indices": (-3, -2, -1)}
+    options |= next((extra for prefix, extra in ANY_SIZE.items() if name.startswith(prefix)), {})
     if width != 1.0:
         options |= _narrow_resnet(name, width)
     try:
-        return timm.create_model(name, pretrained=pretrained, **options)
+        backbone = timm.create_model(name, pretrained=pretrained, **options)
     except Exception as error:  # huggingface_hub and urllib have no common class for "no network"
         if not pretrained:
-            raise
+            raise UserError(f"backbone {name!r} gives no features: {' '.join(str(error).split())}") from error
         raise UserError(
             f"the ImageNet weights of {name!r} could not be fetched ({type(error).__name__}): connect to the network, "
             "or start from random weights with --weights none"
         ) from error
+    strides = _feature_info(backbone).reduction()
+    if strides != [8, 16, 32]:
+        raise UserError(f"backbone {name!r} has features at strides {strides}, the pyramid needs 8, 16 and 32")
+    _agree_with_reference(backbone)
+    return backbone
 
 
 def _narrow_resnet(name: str, width: float) -> dict[str, Any]:
@@ -69,6 +74,22 @@ def _narrow_resnet(name: str, width: float) -> dict[str, Any]:
         raise UserError(f"backbone.width is for ResNets only, not {name!r}")
     channels = tuple(round(64 * width) * factor for factor in (1, 2, 4, 8))
     return {"channels": channels, "stem_type": "deep", "stem_width": max(round(16 * width), 1)}
+
+
+def _agree_with_reference(backbone: nn.Module) -> None:
+    """Change what timm does in another way than mmdetection, whose backbones the authors use."""
+    from timm.models.res2net import Bottle2neck
+
+    for block in backbone.modules():
+        # mmdetection pools a Res2Net block's last split only where the block strides
+        if isinstance(block, Bottle2neck) and block.pool is not None and block.pool.stride == 1:
+            block.pool = None
+    if str(getattr(backbone, "output_fmt", "NCHW")).endswith("NHWC"):
+        backbone.register_forward_hook(_channels_first)
+
+
+def _channels_first(backbone: nn.Module, images: object, features: list[Tensor]) -> list[Tensor]:
+    return [feature.permute(0, 3, 1, 2) for feature in features]
 
 
 def feature_channels(backbone: nn.Module) -> list[int]:
@@ -91,15 +112,55 @@ def freeze_stages(backbone: nn.Module, stages: int) -> None:
 
     stages: -1 freezes nothing, 0 the stem, 1 the stem and the stage of stride 4, and so on.
     """
-    if stages < 0:
-        return
-    last: str = _feature_info(backbone).info[stages]["module"]
-    for name, child in backbone.named_children():
-        child.requires_grad_(False)
-        if name.replace("_", ".") == last.replace("_", "."):
-            return
+    for module, stage in _modules_by_stage(backbone):
+        if stage <= stages:
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
+
+
+def make_deformable(backbone: nn.Module, stages: Collection[int], *, version: int = 1) -> None:
+    """Put deformable convolutions in place of all 3x3 convolutions of some stages of `create_backbone`'s model.
+
+    stages: 1 to 4, of stride 4 to 32 (c2 to c5). version: 1 or 2. UserError where a stage has no such convolution.
+    """
+    chosen: dict[int, list[nn.Conv2d]] = {stage: [] for stage in stages}
+    for module, stage in _modules_by_stage(backbone):
+        if stage in chosen and isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+            chosen[stage].append(module)
+    for stage, convs in chosen.items():
+        if not convs:
+            raise UserError(f"stage {stage} of the backbone has no 3x3 convolution to make deformable")
+    wanted = {id(conv) for convs in chosen.values() for conv in convs}
+    for parent in list(backbone.modules()):
+        for name, child in parent.named_children():
+            if id(child) in wanted:
+                setattr(parent, name, DEFORMABLE[version](child))  # type: ignore[arg-type]  only convolutions are wanted
+
+
+def _modules_by_stage(backbone: nn.Module) -> list[tuple[nn.Module, int]]:
+    """Return all modules in order with their stage: 0 is the stem, stage i has stride 2^(i+1).
+
+    A stage ends with the module that timm names for its feature; stage 1 begins with that module.
+    """
+    # a flattened model writes "stages.0" as "stages_0"
+    names = [name.replace("_", ".") for name, _ in backbone.named_modules()]
+    stages = [0] * len(names)
+    end = 0
+    for info in _feature_info(backbone).info:
+        stage = int(info["reduction"]).bit_length() - 2
+        path = info["module"].replace("_", ".")
+        inside = [i for i, name in enumerate(names) if f"{name}.".startswith(f"{path}.")]
+        if stage >= 1 and inside:
+            start = inside[0] if stage == 1 else end
+            end = inside[-1] + 1
+            stages[start:end] = [stage] * (end - start)
+    return list(zip(backbone.modules(), stages, strict=True))
 
 
 def _feature_info(backbone: nn.Module) -> Any:
     """Return timm's own description of a model's features."""
     return backbone.feature_info
+
+
+ANY_SIZE: Mapping[str, dict[str, Any]] = {"swin_": {"strict_img_size": False}, "swinv2_": {"strict_img_size": False}}
+"""Options by which models of one picture size take any, by the beginning of their timm name."""

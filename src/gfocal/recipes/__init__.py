@@ -15,9 +15,17 @@ RECIPES: Mapping[str, Callable[[], Recipe]] = {
         v1.gfl_r18_mini,
         v1.gfl_r50_fpn_1x,
         v1.gfl_r50_fpn_ms2x,
+        v1.gfl_r101_fpn_ms2x,
+        v1.gfl_x101_32x4d_fpn_ms2x,
+        v1.gfl_r101_dcn_fpn_ms2x,
+        v1.gfl_x101_32x4d_dcn_fpn_ms2x,
         v2.gflv2_r18_mini,
         v2.gflv2_r50_fpn_1x,
         v2.gflv2_r50_fpn_ms2x,
+        v2.gflv2_r101_fpn_ms2x,
+        v2.gflv2_r101_dcn_fpn_ms2x,
+        v2.gflv2_x101_32x4d_dcn_fpn_ms2x,
+        v2.gflv2_r2101_dcn_fpn_ms2x,
     )
 }
 

@@ -18,10 +18,19 @@ COCO_CLASSES = (
 )
 # fmt: on
 
-# the authors' ResNet-50: torchvision's first ImageNet weights
+# torchvision's first ImageNet weights, and Res2Net's own: those the authors start from
 RESNET50 = BackboneConfig(name="resnet50.tv_in1k")
+RESNET101 = BackboneConfig(name="resnet101.tv_in1k")
+RES2NET101 = BackboneConfig(name="res2net101d.in1k")
+# the authors' weights of this one are open-mmlab's, which timm has not: these are the nearest
+RESNEXT101 = BackboneConfig(name="resnext101_32x4d.gluon_in1k")
 
-# 24 epochs, lr × 0.1 after 16 and 22 (DESIGN of both repositories' 2x configs)
+# c3 to c5 in ResNet-101, c4 and c5 in the others; version 1 although the papers' texts say 2
+RESNET101_DCN = RESNET101.model_copy(update={"deformable": (2, 3, 4)})
+RESNEXT101_DCN = RESNEXT101.model_copy(update={"deformable": (3, 4)})
+RES2NET101_DCN = RES2NET101.model_copy(update={"deformable": (3, 4)})
+
+# 24 epochs, lr × 0.1 after 16 and 22 (both repositories' 2x configs)
 SCHEDULE_2X = ScheduleConfig(epochs=24, milestones=(16 / 24, 22 / 24))
 
 # a ResNet-18 of half width from random weights, for two CPU cores: about 1/30 of ResNet-50's arithmetic a picture

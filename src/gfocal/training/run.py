@@ -52,7 +52,6 @@ def train(
     before the folder is made.
     """
     train_data = open_dataset(data, "train")
-    val_data = _validation(data)
     if not len(train_data):
         raise UserError(f"{data}: its train split holds no picture")
     resolved = _resolve(
@@ -64,6 +63,7 @@ def train(
         epochs=epochs,
         steps=steps,
     )
+    val_data = _validation(data) if resolved.schedule.validations else None
     out = Path(out)
     if (out / "recipe.yaml").exists():
         raise UserError(f"{out}: holds a run already: name another --out, or delete it")
