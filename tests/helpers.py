@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from gfocal.builder import Parts, build_parts
 from gfocal.config import BackboneConfig, HeadConfig, Recipe
 from gfocal.data.scenes import CLASS_NAMES
 from gfocal.recipes import get_recipe
+from gfocal.structures import Detections
 
 
 def randomised(parts: Parts) -> Parts:
@@ -30,15 +32,54 @@ def assert_same_weights(first: Parts, second: Parts) -> None:
             assert torch.equal(value, other[key]), key
 
 
+def assert_same_detections(one: Detections, other: Detections, *, pixels: float = 0.0) -> None:
+    """Check that all fields agree, places to within so many pixels."""
+    torch.testing.assert_close(one.boxes, other.boxes, rtol=0, atol=pixels)
+    assert torch.equal(one.scores, other.scores)
+    assert torch.equal(one.labels, other.labels)
+    assert one.class_names == other.class_names
+    assert (one.quality is None) == (other.quality is None)
+    if one.quality is not None:
+        torch.testing.assert_close(one.quality, other.quality)
+    assert (one.edges is None) == (other.edges is None)
+    if one.edges is not None and other.edges is not None:
+        torch.testing.assert_close(one.edges.positions, other.edges.positions, rtol=0, atol=pixels)
+        torch.testing.assert_close(one.edges.probabilities, other.edges.probabilities, rtol=1e-4, atol=1e-4)
+
+
 def without_weights(recipe: Recipe) -> Parts:
     torch.manual_seed(99)
     return build_parts(recipe)
 
 
-def save_eager_model(folder: Path) -> None:
-    """Save the smallest detector that knows the classes of scenes, with random weights that find much everywhere."""
+def official_name(key: str) -> str:
+    """Return the name that the authors' code gives to one of our weights."""
+    rules = [
+        (r"fpn\.lateral\.(\d)\.(\w+)", r"neck.lateral_convs.\1.conv.\2"),
+        (r"fpn\.output\.(\d)\.(\w+)", r"neck.fpn_convs.\1.conv.\2"),
+        (r"fpn\.extra\.0\.(\w+)", r"neck.fpn_convs.3.conv.\1"),
+        (r"fpn\.extra\.1\.(\w+)", r"neck.fpn_convs.4.conv.\1"),
+        (r"trunk\.cls\.(\d)\.conv\.(\w+)", r"bbox_head.cls_convs.\1.conv.\2"),
+        (r"trunk\.cls\.(\d)\.norm\.(\w+)", r"bbox_head.cls_convs.\1.gn.\2"),
+        (r"trunk\.box\.(\d)\.conv\.(\w+)", r"bbox_head.reg_convs.\1.conv.\2"),
+        (r"trunk\.box\.(\d)\.norm\.(\w+)", r"bbox_head.reg_convs.\1.gn.\2"),
+        (r"quality\.cls\.(\w+)", r"bbox_head.gfl_cls.\1"),
+        (r"quality\.predictor\.(\d)\.(\w+)", r"bbox_head.reg_conf.\1.\2"),
+        (r"box_conv\.(\w+)", r"bbox_head.gfl_reg.\1"),
+        (r"scales\.(\d)", r"bbox_head.scales.\1.scale"),
+        (r"backbone\.conv1\.(\d)\.(\w+)", r"backbone.stem.\1.\2"),
+    ]
+    for pattern, replacement in rules:
+        if re.fullmatch(pattern, key):
+            return re.sub(pattern, replacement, key)
+    assert key.startswith("backbone."), key
+    return key
+
+
+def save_eager_model(folder: Path, class_names: tuple[str, ...] = CLASS_NAMES) -> None:
+    """Save the smallest detector (of scenes, unless told otherwise), with random weights that find much everywhere."""
     tiny = {
-        "class_names": CLASS_NAMES,
+        "class_names": class_names,
         "backbone": BackboneConfig(name="resnet18", weights="none", width=0.125),
         "head": HeadConfig(channels=64, depth=1),
     }

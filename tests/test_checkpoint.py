@@ -8,13 +8,10 @@ import pytest
 import safetensors.torch
 import torch
 
+import gfocal
 from gfocal.builder import Parts, build_parts
-from gfocal.checkpoint import (
-    load_state,
-    read_weights,
-    save_weights,
-)
-from gfocal.config import Recipe
+from gfocal.checkpoint import load_all_but_classes, load_state, read_weights, save_weights, without_init
+from gfocal.config import BackboneConfig, Recipe
 from gfocal.errors import UserError
 from helpers import assert_same_weights, randomised, without_weights
 
@@ -23,6 +20,7 @@ from helpers import assert_same_weights, randomised, without_weights
 
 def test_weights_and_recipe_come_back(tiny_parts: Parts, tiny_recipe: Recipe, tmp_path: Path) -> None:
     parts = randomised(tiny_parts)
+    parts.detector.to(memory_format=torch.channels_last)  # as loading leaves them
     path = tmp_path / "new" / "model.safetensors"
     save_weights(path, parts.detector, tiny_recipe)
     recipe, state = read_weights(path)
@@ -157,3 +155,62 @@ def test_weights_of_another_recipe_do_not_fit(tiny_parts: Parts, tiny_recipe_v1:
     state = {k: v for k, v in tiny_parts.detector.state_dict().items() if "num_batches" not in k}
     with pytest.raises(UserError, match=r"unexpected quality\.predictor\.0\.weight"):
         load_state(build_parts(tiny_recipe_v1).detector, state, where="x")
+
+
+# ---------------------------------------------------------------- onto other classes, and without initialisation
+
+
+def weights_of(parts: Parts) -> dict[str, torch.Tensor]:
+    state = parts.detector.state_dict()
+    return {key: value for key, value in state.items() if "num_batches_tracked" not in key}
+
+
+def test_all_but_the_class_layers_is_kept_for_other_classes(tiny_recipe: Recipe) -> None:
+    source, target = randomised(build_parts(tiny_recipe)), randomised(without_weights(tiny_recipe))
+    before = {key: value.clone() for key, value in target.detector.state_dict().items()}
+    fresh = load_all_but_classes(target.detector, weights_of(source), where="x")
+    assert fresh == ["quality.cls.weight", "quality.cls.bias"]
+    after, taken = target.detector.state_dict(), source.detector.state_dict()
+    for key, value in after.items():
+        if "num_batches_tracked" not in key:
+            assert torch.equal(value, before[key] if key in fresh else taken[key]), key
+
+
+def test_anything_else_that_does_not_fit_is_refused_and_nothing_loaded(tiny_recipe: Recipe) -> None:
+    target = without_weights(tiny_recipe)
+    before = {key: value.clone() for key, value in target.detector.state_dict().items()}
+    state = weights_of(randomised(build_parts(tiny_recipe)))
+    state["trunk.cls.0.conv.weight"] = torch.zeros(1)
+    with pytest.raises(UserError, match=r"x: does not fit the model: trunk\.cls\.0\.conv\.weight is \(1,\)"):
+        load_all_but_classes(target.detector, state, where="x")
+    assert all(torch.equal(value, before[key]) for key, value in target.detector.state_dict().items())
+
+
+def test_building_for_loading_draws_no_number_and_keeps_what_is_no_weight() -> None:
+    swin = gfocal.get_recipe("gfl_r50_fpn_1x").model_copy(
+        update={"backbone": BackboneConfig(name="swin_tiny_patch4_window7_224", weights="none")}
+    )
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    with without_init():
+        empty = build_parts(swin).detector
+    assert torch.equal(torch.get_rng_state(), before)
+    full = build_parts(swin).detector
+    assert not torch.equal(torch.get_rng_state(), before)
+    load_state(empty, full.state_dict(), where="x")
+    for (name, ours), (other, theirs) in zip(empty.named_buffers(), full.named_buffers(), strict=True):
+        assert name == other
+        assert torch.equal(ours, theirs), name
+
+
+def test_loading_keeps_what_is_frozen_frozen(tmp_path: Path) -> None:
+    recipe = gfocal.get_recipe("gfl_r50_fpn_1x").model_copy(
+        update={"backbone": BackboneConfig(name="resnet18", weights="imagenet", frozen_stages=2)}
+    )
+    parts = build_parts(recipe)
+    save_weights(tmp_path / "model.safetensors", parts.detector, recipe)
+    loaded = gfocal.load(tmp_path / "model.safetensors", device="cpu").detector
+    expected = {name: p.requires_grad for name, p in parts.detector.named_parameters()}
+    assert {name: p.requires_grad for name, p in loaded.named_parameters()} == expected
+    assert False in expected.values()
+    assert True in expected.values()

@@ -33,6 +33,7 @@ def place(tmp_path_factory):
     """A folder as the pages suppose it: a demo run, a picture, and a small data set of one's own."""
     folder = tmp_path_factory.mktemp("reader")
     save_eager_model(folder / "runs" / "demo")
+    save_eager_model(folder / "runs" / "mine", ("thing",))
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (80, 120, 3), dtype=np.uint8)).save(folder / "picture.jpg")
     pictures = folder / "mydata" / "pictures"

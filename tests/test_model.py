@@ -108,7 +108,7 @@ def test_wrong_options_are_named(model, picture, mistake, says):
         ("nowhere.pth", "no such file or folder"),
         ("empty", "holds neither best.safetensors nor last.safetensors"),
         ("notes.txt", "weights are .safetensors or official .pth files"),
-        ("gfl_r50_fpn_1x", "is a recipe"),
+        ("gflv2_r50_fpn_1x", "is a recipe whose weights cannot be downloaded"),
     ],
 )
 def test_what_cannot_be_loaded_is_named(tmp_path, monkeypatch, source, says):

@@ -1,23 +1,30 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from gfocal.boxrep import General
+from gfocal.builder import build_parts
 from gfocal.coding import Distances
+from gfocal.config import Recipe, TestConfig
+from gfocal.ops.nms import SUPPRESSIONS
 from gfocal.postprocess import PostProcess
 from gfocal.priors import SquareAnchors
 from gfocal.structures import Raw
+from helpers import assert_same_detections
 
 SIZES = [(6, 8), (3, 4)]
 STRIDES = (8, 16)
 COUNT = 6 * 8 + 3 * 4
 NAMES = ("circle", "square", "star")
+RANKINGS = get_args(TestConfig.model_fields["ranking"].annotation)
 N = 4
 
 
@@ -31,14 +38,14 @@ def raw_of(scores: Tensor, code: Tensor, quality_logits: Tensor | None = None) -
     )
 
 
-def random_raw(seed: int, *, pictures: int = 1, spread: float = 2.0) -> Raw:
+def random_raw(seed: int, *, pictures: int = 1, classes: int = len(NAMES), spread: float = 2.0) -> Raw:
     generator = torch.Generator().manual_seed(seed)
-    scores = torch.rand(pictures, COUNT, len(NAMES), generator=generator)
+    scores = torch.rand(pictures, COUNT, classes, generator=generator)
     code = torch.randn(pictures, COUNT, 4, N + 1, generator=generator) * spread
     return raw_of(scores, code, torch.randn(pictures, COUNT, generator=generator))
 
 
-def processor(**changes: float) -> PostProcess:
+def processor(**changes: float | str) -> PostProcess:
     return PostProcess(Distances(), General(n=N), NAMES, **changes)  # type: ignore[arg-type]
 
 
@@ -54,23 +61,30 @@ def decoded(code: list[list[float]], x: float, y: float, stride: float) -> list[
     return [x - stride * ltrb[0], y - stride * ltrb[1], x + stride * ltrb[2], y + stride * ltrb[3]]
 
 
+def best_pairs(scores: list[list[float]], *, ranking: str, threshold: float, most: int) -> list[tuple[int, int]]:
+    """Return (row, label) of what is kept of one level."""
+    if ranking == "locations":
+        rows = sorted(range(len(scores)), key=lambda row: -max(scores[row]))[:most]
+        return [(row, label) for row in rows for label, score in enumerate(scores[row]) if score > threshold]
+    pairs = [(row, label) for row in range(len(scores)) for label in range(len(scores[row]))]
+    pairs = [(row, label) for row, label in pairs if scores[row][label] > threshold]
+    return sorted(pairs, key=lambda pair: -scores[pair[0]][pair[1]])[:most]
+
+
 def slowly(
-    raw: Raw, size: tuple[int, int], *, threshold: float, nms: float, per_level: int, most: int
+    raw: Raw, size: tuple[int, int], *, threshold: float, nms: float, per_level: int, ranking: str, most: int
 ) -> list[tuple[float, int, list[float]]]:
     """Return (score, label, box) of each detection of the first picture, in plain Python."""
     found: list[tuple[float, int, list[float]]] = []
     start = 0
     for (height, width), stride in zip(SIZES, STRIDES, strict=True):
-        rows = range(start, start + height * width)
-        best = sorted(rows, key=lambda row: -raw.scores[0, row].max().item())[:per_level]
-        for row in best:
-            y, x = divmod(row - start, width)
-            box = decoded(raw.box[0, row].tolist(), x * stride, y * stride, stride)
+        scores = raw.scores[0, start : start + height * width].tolist()
+        for row, label in best_pairs(scores, ranking=ranking, threshold=threshold, most=per_level):
+            y, x = divmod(row, width)
+            box = decoded(raw.box[0, start + row].tolist(), x * stride, y * stride, stride)
             limit = (size[1], size[0], size[1], size[0])
             clipped = [min(max(value, 0.0), float(most_)) for value, most_ in zip(box, limit, strict=True)]
-            for label, score in enumerate(raw.scores[0, row].tolist()):
-                if score > threshold:
-                    found.append((score, label, clipped))
+            found.append((scores[row][label], label, clipped))
         start += height * width
     kept: list[tuple[float, int, list[float]]] = []
     for score, label, box in sorted(found, key=lambda entry: -entry[0]):
@@ -84,25 +98,94 @@ def slowly(
     threshold=st.sampled_from([0.05, 0.5, 0.9]),
     nms=st.sampled_from([0.3, 0.6]),
     per_level=st.sampled_from([3, 20, 1000]),
+    ranking=st.sampled_from(RANKINGS),
     most=st.sampled_from([5, 100]),
 )
 def test_it_ranks_thresholds_decodes_and_suppresses_as_written_out(
-    seed: int, threshold: float, nms: float, per_level: int, most: int
+    *, seed: int, threshold: float, nms: float, per_level: int, ranking: str, most: int
 ) -> None:
     raw = random_raw(seed)
-    process = processor(score_threshold=threshold, nms_threshold=nms, max_per_level=per_level, max_detections=most)
+    process = processor(
+        score_threshold=threshold, nms_threshold=nms, max_per_level=per_level, ranking=ranking, max_detections=most
+    )
     (found,) = process(raw, [(44, 61)])
-    expected = slowly(raw, (44, 61), threshold=threshold, nms=nms, per_level=per_level, most=most)
+    expected = slowly(raw, (44, 61), threshold=threshold, nms=nms, per_level=per_level, ranking=ranking, most=most)
     assert found.labels.tolist() == [label for _, label, _ in expected]
     torch.testing.assert_close(found.scores, torch.tensor([score for score, _, _ in expected]))
     boxes = torch.tensor([box for _, _, box in expected]).reshape(-1, 4)
     torch.testing.assert_close(found.boxes, boxes, rtol=1e-4, atol=1e-3)
 
 
-def test_what_belongs_to_a_detection_stays_with_it() -> None:
+@given(seed=st.integers(0, 10_000), per_level=st.sampled_from([1, 7, 20, 1000]))
+def test_with_one_class_locations_are_pairs(seed: int, per_level: int) -> None:
+    raw = random_raw(seed, classes=1)
+    one, other = (processor(max_per_level=per_level, ranking=ranking)(raw, [(48, 64)])[0] for ranking in RANKINGS)
+    assert len(one) > 0
+    assert_same_detections(one, other)
+
+
+def test_pairs_of_one_location_are_ranked_apart_from_each_other() -> None:
+    scores = torch.full((1, COUNT, 3), 0.01)
+    scores[0, 20], scores[0, 21, 0] = torch.tensor([0.5, 0.75, 0.25]), 0.6
+    raw = raw_of(scores, torch.zeros(1, COUNT, 4, N + 1))
+    (by_location,) = processor(max_per_level=1, ranking="locations")(raw, [(48, 64)])
+    assert by_location.scores.tolist() == [0.75, 0.5, 0.25]
+    (by_pair,) = processor(max_per_level=2, ranking="pairs")(raw, [(48, 64)])
+    torch.testing.assert_close(by_pair.scores, torch.tensor([0.75, 0.6]))
+
+
+@pytest.mark.parametrize("nms", SUPPRESSIONS)
+@given(seed=st.integers(0, 10_000), ranking=st.sampled_from(RANKINGS), quality=st.booleans())
+@settings(max_examples=15)
+def test_suppressing_among_the_candidates_is_the_whole_of_it(nms: str, seed: int, ranking: str, quality: bool) -> None:
+    raw = random_raw(seed, pictures=2)
+    raw = raw if quality else replace(raw, quality_logits=None)
+    process = processor(nms=nms, ranking=ranking, max_per_level=30, max_detections=20)
+    sizes, scales = [(48, 64), (30, 50)], [(1.0, 1.0), (0.5, 2.0)]
+    whole = process(raw, sizes, scales=scales, threshold=0.4)
+    candidates = process.candidates(raw, sizes, scales=scales, threshold=0.4)
+    for found, among in zip(whole, candidates, strict=True):
+        assert len(among) > len(found) > 0
+        assert_same_detections(process.suppressed(among), found)
+
+
+def test_candidates_are_all_that_is_over_the_threshold() -> None:
+    raw = random_raw(6, pictures=2)
+    for picture, found in enumerate(processor(max_detections=3).candidates(raw, [(48, 64)] * 2, threshold=0.8)):
+        scores = raw.scores[picture]
+        assert sorted(found.scores.tolist()) == sorted(scores[scores > 0.8].tolist())
+
+
+@pytest.mark.parametrize("nms", SUPPRESSIONS)
+def test_every_suppression_gives_so_many_boxes_best_first(nms: str) -> None:
+    raw = random_raw(7)
+    (found,) = processor(nms=nms, max_detections=15)(raw, [(48, 64)])
+    assert len(found) == 15
+    assert (found.scores.diff() <= 0).all()
+    assert found.scores[0] == raw.scores.max()
+
+
+def test_decayed_scores_are_what_is_reported() -> None:
+    scores = torch.full((1, COUNT, 3), 0.01)
+    scores[0, 20, 0], scores[0, 21, 0] = 0.9, 0.8
+    raw = raw_of(scores, torch.zeros(1, COUNT, 4, N + 1))  # both boxes 32 pixels wide and high, 8 apart: IoU 3/5
+    (found,) = processor(nms="soft_linear", nms_threshold=0.5)(raw, [(480, 640)])
+    torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.8 * 0.4]))
+    (found,) = processor(nms="soft_gaussian")(raw, [(480, 640)])
+    torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.8 * math.exp(-2 * 0.6**2)]))
+
+
+def test_a_recipes_choices_reach_it(tiny_recipe: Recipe) -> None:
+    test = TestConfig(nms="soft_linear", nms_threshold=0.4, ranking="pairs", max_per_level=7, max_detections=9)
+    process = build_parts(tiny_recipe.model_copy(update={"test": test})).postprocess
+    assert {name: getattr(process, name) for name in TestConfig.model_fields} == test.model_dump()
+
+
+@pytest.mark.parametrize("ranking", RANKINGS)
+def test_what_belongs_to_a_detection_stays_with_it(ranking: str) -> None:
     raw = random_raw(5)
     assert raw.quality_logits is not None
-    (found,) = processor(score_threshold=0.3)(raw, [(48, 64)])
+    (found,) = processor(score_threshold=0.3, ranking=ranking)(raw, [(48, 64)])
     assert found.edges is not None
     assert found.quality is not None
     assert len(found) > 20
@@ -176,14 +259,16 @@ def test_one_location_may_name_several_classes() -> None:
     assert (found.boxes == found.boxes[0]).all()
 
 
+@pytest.mark.parametrize("ranking", RANKINGS)
+@pytest.mark.parametrize("nms", SUPPRESSIONS)
 @pytest.mark.parametrize("quality", [False, True])
-def test_nothing_over_the_threshold_is_an_empty_result(*, quality: bool) -> None:
+def test_nothing_over_the_threshold_is_an_empty_result(*, quality: bool, nms: str, ranking: str) -> None:
     raw = raw_of(
         torch.full((1, COUNT, 3), 0.01),
         torch.zeros(1, COUNT, 4, N + 1),
         torch.zeros(1, COUNT) if quality else None,
     )
-    (found,) = processor()(raw, [(48, 64)])
+    (found,) = processor(nms=nms, ranking=ranking)(raw, [(48, 64)])
     assert len(found) == 0
     assert found.boxes.shape == (0, 4)
     assert found.edges is not None

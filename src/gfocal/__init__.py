@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gfocal.config import Recipe
     from gfocal.errors import UserError
     from gfocal.evaluation import Metrics
-    from gfocal.model import Model, build, load
+    from gfocal.model import Model, build, convert, load
     from gfocal.recipes import get_recipe
     from gfocal.structures import Detections, EdgeDistributions
     from gfocal.testing import evaluate
@@ -27,6 +27,7 @@ __all__ = [
     "UserError",
     "__version__",
     "build",
+    "convert",
     "evaluate",
     "get_recipe",
     "load",
@@ -42,6 +43,7 @@ _HOMES = {
     "Recipe": "gfocal.config",
     "UserError": "gfocal.errors",
     "build": "gfocal.model",
+    "convert": "gfocal.model",
     "evaluate": "gfocal.testing",
     "get_recipe": "gfocal.recipes",
     "load": "gfocal.model",

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from gfocal.boxrep import BOXES, BoxRepresentation
 from gfocal.config import Recipe
 from gfocal.criterion import Criterion
@@ -73,7 +71,7 @@ def build_parts(
     )
     postprocess = PostProcess(family.coding, box, recipe.class_names, **recipe.test.model_dump())
     criterion = Criterion(family.assigner, family.coding, box, quality)
-    return Parts(detector.to(memory_format=torch.channels_last), criterion, postprocess)
+    return Parts(detector, criterion, postprocess)
 
 
 def _options(spec: dict[str, Any]) -> dict[str, Any]:

@@ -151,13 +151,19 @@ class PicturesConfig(Frozen):
 
 
 class TestConfig(Frozen):
-    """Post-processing (V1 supplement D)."""
+    """Post-processing (V1 supplement D).
+
+    nms: which suppression. ranking: whether `max_per_level` counts locations, as the reference, or pairs of location
+    and class, as mmdetection since 2.20.
+    """
 
     __test__ = False  # the name is not for pytest
 
     score_threshold: float = Field(default=0.05, ge=0, lt=1)
+    nms: Literal["nms", "agnostic", "soft_linear", "soft_gaussian"] = "nms"
     nms_threshold: float = Field(default=0.6, gt=0, le=1)
     max_per_level: int = Field(default=1000, ge=1)
+    ranking: Literal["locations", "pairs"] = "locations"
     max_detections: int = Field(default=100, ge=1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias, final, overload
 
@@ -14,14 +14,7 @@ from torch import Tensor
 
 from gfocal.boxrep import BoxRepresentation
 from gfocal.builder import Parts, build_parts
-from gfocal.checkpoint import (
-    convert_official,
-    load_state,
-    read_official,
-    read_weights,
-    recipe_of_official,
-    save_weights,
-)
+from gfocal.checkpoint import load_state, save_weights, without_init
 from gfocal.config import Recipe
 from gfocal.data.collate import pad
 from gfocal.data.pictures import read_picture, to_rgb
@@ -29,8 +22,9 @@ from gfocal.data.transforms import Prepare
 from gfocal.devices import autocast, choose_device, choose_precision
 from gfocal.errors import UserError
 from gfocal.quality import Quality
-from gfocal.recipes import RECIPES, get_recipe
+from gfocal.recipes import get_recipe
 from gfocal.structures import Detections, Raw
+from gfocal.weights import open_weights
 
 Picture: TypeAlias = "str | Path | Image.Image | npt.NDArray[np.uint8]"
 
@@ -42,7 +36,7 @@ class Model:
     def __init__(self, recipe: Recipe, parts: Parts, device: torch.device) -> None:
         self.recipe = recipe
         self.device = device
-        self.detector = parts.detector.to(device).eval()
+        self.detector = parts.detector.to(device).to(memory_format=torch.channels_last).eval()
         self.criterion = parts.criterion
         self.postprocess = parts.postprocess
 
@@ -146,6 +140,18 @@ def build(
     return Model(recipe, parts, choose_device(device))
 
 
+def convert(source: str | Path, out: str | Path, *, recipe: str | Path | Recipe | None = None) -> Recipe:
+    """Write weights of any kind that `load` takes as one .safetensors file, whole or not at all; return their recipe.
+
+    UserError where the source does not fit, or `out` does not end with .safetensors or cannot be written.
+    """
+    if Path(out).suffix != ".safetensors":
+        raise UserError(f"{out}: converted weights are .safetensors: let the name end so")
+    model = load(source, recipe=recipe, device="cpu")
+    model.save(out)
+    return model.recipe
+
+
 def load(
     source: str | Path,
     *,
@@ -154,42 +160,14 @@ def load(
 ) -> Model:
     """Return a trained model.
 
-    source: a folder of `gfocal train` (its best weights), a .safetensors file of `Model.save`, or an official .pth of
-    GFocalV2 or mmdetection. recipe: name, YAML file or Recipe of an official file; None finds it from the keys.
+    source: a folder of `gfocal train` (its best weights), a .safetensors file of `Model.save`, an official .pth of
+    GFocalV2 or mmdetection 2.x or 3.x, or the name of a recipe whose weights mmdetection publishes, which are
+    downloaded once. recipe: name, YAML file or Recipe of an official file; None finds it from the keys.
     device: "cpu", "cuda" or None for the GPU where there is one. UserError where the file does not fit, naming every
     key that is missing, unexpected or misshapen.
     """
-    path = _weights_file(Path(source))
-    if path.suffix == ".safetensors":
-        stored, state = read_weights(path)
-        chosen = stored if recipe is None else get_recipe(recipe)
-    else:
-        official = read_official(path)
-        chosen = get_recipe(recipe_of_official(official, where=str(path)) if recipe is None else recipe)
-        state = convert_official(official, num_classes=len(chosen.class_names))
-    return _loaded(chosen, state, where=str(path), device=choose_device(device))
-
-
-def _loaded(recipe: Recipe, state: Mapping[str, Tensor], *, where: str, device: torch.device) -> Model:
-    parts = build_parts(recipe)
-    load_state(parts.detector, state, where=where)
-    return Model(recipe, parts, device)
-
-
-def _weights_file(source: Path) -> Path:
-    """Return the file of weights that `source` stands for; UserError where there is none."""
-    if source.is_dir():
-        for name in ("best.safetensors", "last.safetensors"):
-            if (source / name).is_file():
-                return source / name
-        raise UserError(f"{source}: holds neither best.safetensors nor last.safetensors: name a run folder")
-    if not source.exists() and str(source) in RECIPES:
-        raise UserError(
-            f"{source} is a recipe, and no weights of it are on this machine: load its official .pth file by path, "
-            "train it, or make it with random weights by gfocal.build"
-        )
-    if not source.is_file():
-        raise UserError(f"{source}: no such file or folder: name a run folder, a .safetensors or an official .pth")
-    if source.suffix not in (".safetensors", ".pth", ".pt"):
-        raise UserError(f"{source}: weights are .safetensors or official .pth files")
-    return source
+    weights = open_weights(source, recipe=recipe)
+    with without_init():
+        parts = build_parts(weights.recipe)
+    load_state(parts.detector, weights.state, where=str(weights.path))
+    return Model(weights.recipe, parts, choose_device(device))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from gfocal.boxrep import BoxRepresentation
 from gfocal.coding import Coding
-from gfocal.ops.nms import nms_per_class
+from gfocal.ops.nms import SUPPRESSIONS
 from gfocal.structures import Detections, EdgeDistributions, Grid, Priors, Raw
 
 
@@ -19,8 +20,9 @@ from gfocal.structures import Detections, EdgeDistributions, Grid, Priors, Raw
 class PostProcess:
     """Turns raw output into boxes of the pictures (V1 supplement D).
 
-    score_threshold: pairs of location and class at or below it are dropped. nms_threshold: IoU over which the
-    lesser box of a class is removed. max_per_level: locations kept a level, ranked by their best class.
+    score_threshold: pairs of location and class at or below it are dropped. nms: a name of `SUPPRESSIONS`.
+    nms_threshold: IoU from where on boxes are in each other's way. max_per_level: what is kept of a level, "locations"
+    ranked by their best class as in the reference, or "pairs" of location and class as in mmdetection since 2.20.
     max_detections: boxes kept a picture.
     """
 
@@ -28,8 +30,10 @@ class PostProcess:
     box: BoxRepresentation
     class_names: tuple[str, ...]
     score_threshold: float = 0.05
+    nms: str = "nms"
     nms_threshold: float = 0.6
     max_per_level: int = 1000
+    ranking: Literal["locations", "pairs"] = "locations"
     max_detections: int = 100
 
     def __call__(
@@ -46,47 +50,88 @@ class PostProcess:
         many pixels of the batch stand for one of the picture, along x and y; boxes are divided by it before
         suppression, as in the reference. threshold: replaces `score_threshold`.
         """
+        found: list[Detections] = []
+        for candidates in self._ranked(raw, sizes, scales, threshold):
+            kept, scores = self._suppress(candidates.boxes, candidates.scores, candidates.labels)
+            found.append(self._detections(candidates[kept], scores))
+        return found
+
+    def candidates(
+        self,
+        raw: Raw,
+        sizes: Sequence[tuple[int, int]],
+        *,
+        scales: Sequence[tuple[float, float]] | None = None,
+        threshold: float | None = None,
+    ) -> list[Detections]:
+        """Return what `__call__` would suppress among, in no order: for merging views of one picture first."""
+        return [self._detections(c, c.scores) for c in self._ranked(raw, sizes, scales, threshold)]
+
+    def suppressed(self, found: Detections) -> Detections:
+        """Return what suppression leaves of boxes from anywhere, best score first."""
+        kept, scores = self._suppress(found.boxes, found.scores, found.labels)
+        return replace(found[kept], scores=scores)
+
+    def _suppress(
+        self, boxes: Float[Tensor, "n 4"], scores: Float[Tensor, " n"], labels: Int[Tensor, " n"]
+    ) -> tuple[Int[Tensor, " k"], Float[Tensor, " k"]]:
+        suppression = SUPPRESSIONS[self.nms]
+        return suppression(boxes, scores, labels, iou_threshold=self.nms_threshold, limit=self.max_detections)
+
+    def _ranked(
+        self,
+        raw: Raw,
+        sizes: Sequence[tuple[int, int]],
+        scales: Sequence[tuple[float, float]] | None,
+        threshold: float | None,
+    ) -> list[_Candidates]:
         if len(sizes) != raw.scores.shape[0]:
             raise ValueError(f"{len(sizes)} sizes were given for a batch of {raw.scores.shape[0]} pictures")
         threshold = self.score_threshold if threshold is None else threshold
         scales = [(1.0, 1.0)] * len(sizes) if scales is None else scales
-        best = raw.scores.detach().amax(dim=-1)
         return [
-            self._picture(raw, index, best[index], size=size, scale=scale, threshold=threshold)
+            self._picture(raw, index, size=size, scale=scale, threshold=threshold)
             for index, (size, scale) in enumerate(zip(sizes, scales, strict=True))
         ]
 
     def _picture(
-        self,
-        raw: Raw,
-        index: int,
-        best: Float[Tensor, " n"],
-        *,
-        size: tuple[int, int],
-        scale: tuple[float, float],
-        threshold: float,
-    ) -> Detections:
-        locations = _best_of_levels(best, raw.priors.grids, self.max_per_level)
-        locations = locations[best[locations] > threshold]
+        self, raw: Raw, index: int, *, size: tuple[int, int], scale: tuple[float, float], threshold: float
+    ) -> _Candidates:
+        scores = raw.scores[index].detach()
+        if self.ranking == "locations":
+            best = scores.amax(dim=-1)
+            locations = _best_of_levels(best, raw.priors.grids, self.max_per_level)
+            locations = locations[best[locations] > threshold]
+            row, label = (scores[locations] > threshold).nonzero(as_tuple=True)
+        else:
+            location, label = _best_pairs_of_levels(scores, raw.priors.grids, self.max_per_level, above=threshold)
+            locations, row = location.unique(return_inverse=True)
         priors, code = raw.priors[locations], raw.box[index, locations].detach()
         height, width = size
         limit = code.new_tensor([width, height, width, height])
         ratio = code.new_tensor([*scale, *scale])
         boxes = self.coding.decode(priors, self.box.values(code)).clamp(min=0).minimum(limit) / ratio
-
-        scores = raw.scores[index, locations].detach()
-        row, label = (scores > threshold).nonzero(as_tuple=True)
-        score = scores[row, label]
-        kept = nms_per_class(boxes[row], score, label, iou_threshold=self.nms_threshold, limit=self.max_detections)
-        row = row[kept]
         quality = raw.quality_logits
-        return Detections(
+        return _Candidates(
             boxes=boxes[row],
-            scores=score[kept],
-            labels=label[kept],
+            scores=scores[locations[row], label],
+            labels=label,
+            row=row,
+            priors=priors,
+            code=code,
+            ratio=ratio,
+            quality_logits=None if quality is None else quality[index, locations].detach(),
+        )
+
+    def _detections(self, found: _Candidates, scores: Float[Tensor, " n"]) -> Detections:
+        quality = found.quality_logits
+        return Detections(
+            boxes=found.boxes,
+            scores=scores,
+            labels=found.labels,
             class_names=self.class_names,
-            quality=None if quality is None else quality[index, locations[row]].detach().sigmoid(),
-            edges=self._edges(priors[row], code[row], ratio),
+            quality=None if quality is None else quality[found.row].sigmoid(),
+            edges=self._edges(found.priors[found.row], found.code[found.row], found.ratio),
         )
 
     def _edges(
@@ -96,6 +141,28 @@ class PostProcess:
             return None
         positions = self.coding.positions(priors, code.new_tensor(self.box.bins))
         return EdgeDistributions(self.box.probabilities(code), positions / ratio[:, None])
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Pairs of location and class of one picture (n), and what the locations (m) they stand on still hold undecoded.
+
+    row: (n,) index of each pair into priors, code and quality_logits.
+    """
+
+    boxes: Float[Tensor, "n 4"]
+    scores: Float[Tensor, " n"]
+    labels: Int[Tensor, " n"]
+    row: Int[Tensor, " n"]
+    priors: Priors
+    code: Float[Tensor, "m 4 w"]
+    ratio: Float[Tensor, " 4"]
+    quality_logits: Float[Tensor, " m"] | None
+
+    def __getitem__(self, index: Int[Tensor, " k"]) -> _Candidates:
+        return replace(
+            self, boxes=self.boxes[index], scores=self.scores[index], labels=self.labels[index], row=self.row[index]
+        )
 
 
 def _best_of_levels(best: Float[Tensor, " n"], grids: Sequence[Grid], limit: int) -> Int[Tensor, " k"]:
@@ -110,3 +177,20 @@ def _best_of_levels(best: Float[Tensor, " n"], grids: Sequence[Grid], limit: int
             kept.append(torch.arange(start, stop, device=best.device))
         start = stop
     return torch.cat(kept)
+
+
+def _best_pairs_of_levels(
+    scores: Float[Tensor, "n c"], grids: Sequence[Grid], limit: int, *, above: float
+) -> tuple[Int[Tensor, " k"], Int[Tensor, " k"]]:
+    """Return location and class of the pairs that are above a score and among the `limit` best of their level."""
+    kept: list[Tensor] = []
+    start = 0
+    for grid in grids:
+        level = scores[start : start + grid.num_priors]
+        pairs = (level > above).flatten().nonzero()[:, 0]
+        if len(pairs) > limit:
+            pairs = pairs[level.flatten()[pairs].topk(limit).indices]
+        kept.append(pairs + start * scores.shape[1])
+        start += grid.num_priors
+    pair = torch.cat(kept)
+    return pair // scores.shape[1], pair % scores.shape[1]

@@ -16,6 +16,7 @@ from gfocal.evaluation import CocoEvaluator, Metrics
 from gfocal.files import whole_or_absent
 from gfocal.model import Model, load
 from gfocal.structures import Detections, Truth
+from gfocal.tta import Augmentation, predict_augmented
 
 
 def detect(
@@ -39,6 +40,20 @@ def detect(
         yield from zip(map(dataset.truth, group.indices), found, strict=True)
 
 
+def detect_augmented(
+    model: Model,
+    dataset: Dataset,
+    augmentation: Augmentation,
+    *,
+    size: tuple[int, int] | None = None,
+    precision: str | None = None,
+) -> Iterator[tuple[Truth, Detections]]:
+    """Yield what `detect` does, found in several views of each picture."""
+    for index in range(len(dataset)):
+        picture = dataset.picture(index)
+        yield dataset.truth(index), predict_augmented(model, picture, augmentation, size=size, precision=precision)
+
+
 def evaluate(
     model: Model | str | Path,
     data: str | Path | Dataset,
@@ -48,23 +63,27 @@ def evaluate(
     batch: int = 1,
     workers: int = 0,
     precision: str | None = None,
+    augmentation: Augmentation | None = None,
     save: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Metrics:
     """Return the COCO metrics of a model on a split of a data set.
 
-    model: a Model, or what `gfocal.load` takes. data: what --data takes, or an open data set. save: also write the
-    detections as a COCO results file. progress: called with the number of pictures done. UserError where the classes of
-    the data set are not the model's.
+    model: a Model, or what `gfocal.load` takes. data: what --data takes, or an open data set. augmentation: the views
+    of test-time augmentation, one picture at a time. save: also write the detections as a COCO results file, which
+    the evaluation server of test-dev takes. progress: called with the number of pictures done. UserError where the
+    classes of the data set are not the model's.
     """
     model = model if isinstance(model, Model) else load(model)
     dataset = open_dataset(data, split) if isinstance(data, str | Path) else data
     check_classes(model.class_names, dataset.class_names, where=str(data) if isinstance(data, str | Path) else "data")
     evaluator = CocoEvaluator(dataset.class_names)
     results: list[dict[str, Any]] = []
-    for done, (truth, found) in enumerate(
-        detect(model, dataset, size=size, batch=batch, workers=workers, precision=precision), start=1
-    ):
+    if augmentation is None:
+        pairs = detect(model, dataset, size=size, batch=batch, workers=workers, precision=precision)
+    else:
+        pairs = detect_augmented(model, dataset, augmentation, size=size, precision=precision)
+    for done, (truth, found) in enumerate(pairs, start=1):
         evaluator.add(truth, found.cpu())
         results += _coco_results(truth, found, dataset.category_ids) if save else []
         if progress is not None:

@@ -1,17 +1,20 @@
 """The command line: every verb on real files, and every mistake as one line with exit code 2."""
 
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import gfocal
 from gfocal.cli.__main__ import main
-from helpers import save_eager_model
+from gfocal.data.scenes import CLASS_NAMES
+from helpers import official_name, save_eager_model
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +89,58 @@ def test_evaluate_prints_the_figures_and_saves_results(capsys, run_folder, tmp_p
     assert "AP50" in out
     assert "evaluating" in err
     assert json.loads(save.read_text())
+
+
+@pytest.fixture
+def two_pictures(tmp_path):
+    """A data set of two small pictures with a box each, of the classes of scenes."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels[0]).save(tmp_path / "a.png")
+    Image.fromarray(pixels[1]).save(tmp_path / "b.png")
+    labels = {
+        "images": [
+            {"id": number, "file_name": name, "height": 48, "width": 64}
+            for number, name in ((7, "a.png"), (9, "b.png"))
+        ],
+        "annotations": [
+            {"id": number, "image_id": number, "category_id": 1, "bbox": [8, 8, 30, 30]} for number in (7, 9)
+        ],
+        "categories": [{"id": label + 1, "name": name} for label, name in enumerate(CLASS_NAMES)],
+    }
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
+    (tmp_path / "data.yaml").write_text("val: {images: ., annotations: labels.json}")
+    return tmp_path / "data.yaml"
+
+
+def test_evaluate_sees_pictures_in_several_views(capsys, run_folder, two_pictures, tmp_path):
+    save = tmp_path / "results.json"
+    shared = ("evaluate", run_folder, "--data", two_pictures, "--device", "cpu", "--workers", "0", "--save", save)
+    _, plain, _ = ran(capsys, *shared)
+    one_view = json.loads(save.read_text())
+    code, out, _ = ran(capsys, *shared, "--tta", "--scale", "1", "--no-flip")
+    assert code == 0
+    assert out == plain
+    assert json.loads(save.read_text()) == one_view
+    code, out, err = ran(capsys, *shared, "--tta", "--scale", "0.5", "--scale", "1", "--fuse", "distributions")
+    assert code == 0
+    assert out.startswith("2 pictures, 2 boxes")
+    assert "evaluating" in err
+    rows = json.loads(save.read_text())
+    assert {row["image_id"] for row in rows} == {7, 9}
+    assert rows != one_view
+    for row in rows:
+        left, top, width, height = row["bbox"]
+        assert 0 <= left <= left + width <= 64.01
+        assert 0 <= top <= top + height <= 48.01
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [(("--scale", "0"), "0.1..10"), (("--scale", "1", "--scale", "99"), "0.1..10"), (("--fuse", "edges"), "'edges'")],
+)
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_views_that_make_no_sense_are_refused(capsys, run_folder, two_pictures, options, says):
+    assert says in refused(capsys, "evaluate", run_folder, "--data", two_pictures, "--tta", *options)
 
 
 def test_predict_draws_every_picture_and_prints_json(capsys, run_folder, picture, tmp_path):
@@ -208,6 +263,84 @@ def test_the_installed_command_runs_as_a_process():
     command = Path(sys.executable).with_name("gfocal")
     done = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == gfocal.__version__
+
+
+# ---------------------------------------------------------------- weights
+
+
+def test_convert_writes_one_file_that_predicts(capsys, picture, tmp_path):
+    torch.save({"meta": {}, "state_dict": official_r18()}, tmp_path / "official.pth")
+    code, out, _ = ran(capsys, "convert", tmp_path / "official.pth", tmp_path / "mine.safetensors")
+    assert code == 0
+    assert "official, 80 classes" in out
+    code, out, _ = ran(
+        capsys, "predict", tmp_path / "mine.safetensors", picture, "--out", tmp_path / "drawn", "--size", "64", "96"
+    )
+    assert code == 0
+
+
+def official_r18():
+    """A GFL V1 file of a ResNet-18, whose recipe no name stands for."""
+    from gfocal.config import BackboneConfig
+
+    base = gfocal.get_recipe("gfl_r50_fpn_1x")
+    recipe = base.model_copy(update={"backbone": BackboneConfig(name="resnet18.tv_in1k")})
+    state = gfocal.build(recipe, device="cpu").detector.state_dict()
+    return {official_name(key): value.contiguous() for key, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"<!DOCTYPE html>", "a web page, not weights"),
+        (b"", "not a PyTorch checkpoint"),
+        (pickle.dumps(Path.cwd), "refused for safety"),
+    ],
+)
+def test_convert_refuses_what_is_no_checkpoint_and_writes_nothing(capsys, tmp_path, content, says):
+    (tmp_path / "bad.pth").write_bytes(content)
+    assert says in refused(capsys, "convert", tmp_path / "bad.pth", tmp_path / "out.safetensors")
+    torch.save({"state_dict": {"backbone.conv1.weight": torch.zeros(1)}}, tmp_path / "bad.pth")
+    assert "name its recipe" in refused(capsys, "convert", tmp_path / "bad.pth", tmp_path / "out.safetensors")
+    options = ("--recipe", "gfl_r50_fpn_1x")
+    err = refused(capsys, "convert", tmp_path / "bad.pth", tmp_path / "out.safetensors", *options)
+    assert "missing fpn.lateral.0.weight" in err
+    assert "backbone.conv1.weight is (1,)" in err
+    assert ".safetensors" in refused(capsys, "convert", tmp_path / "bad.pth", tmp_path / "out.pth")
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.pth"]
+
+
+def test_a_split_without_annotations_gives_the_file_for_the_server(capsys, run_folder, picture, tmp_path):
+    """As with COCO's test-dev, whose JSON has no annotations at all."""
+    names = gfocal.load(run_folder).class_names
+    content = {
+        "images": [{"id": 7, "file_name": picture.name, "height": 80, "width": 120}],
+        "categories": [{"id": 10 + index, "name": name} for index, name in enumerate(names)],
+    }
+    (tmp_path / "info.json").write_text(json.dumps(content))
+    split = f"{{images: {picture.parent}, annotations: info.json}}"
+    (tmp_path / "data.yaml").write_text(f"test-dev: {split}\ntrain: {split}\n")
+    save = tmp_path / "results.json"
+    code, out, _ = ran(
+        capsys, "evaluate", run_folder, "--data", tmp_path / "data.yaml", "--split", "test-dev", "--save", save
+    )
+    assert code == 0
+    assert "1 pictures without annotations" in out
+    rows = json.loads(save.read_text())
+    assert rows
+    for row in rows:
+        assert row.keys() == {"image_id", "category_id", "bbox", "score"}
+        assert row["image_id"] == 7
+        assert row["category_id"] in range(10, 10 + len(names))
+        assert all(isinstance(value, float) for value in (*row["bbox"], row["score"]))
+        assert 0 <= row["score"] <= 1
+        x, y, width, height = row["bbox"]
+        assert 0 <= x <= x + width <= 120.01
+        assert 0 <= y <= y + height <= 80.01
+    # what is to be learnt from needs annotations
+    assert "annotations is missing" in refused(
+        capsys, "evaluate", run_folder, "--data", tmp_path / "data.yaml", "--split", "train"
+    )
 
 
 def test_demo_replaces_a_former_run_scores_and_writes_one_page(capsys, tmp_path):

@@ -14,7 +14,9 @@ from gfocal.nn.backbone import (
     feature_channels,
     freeze_norms,
     freeze_stages,
+    make_deformable,
 )
+from gfocal.nn.dcn import DeformConv2d
 
 
 @pytest.fixture
@@ -114,3 +116,100 @@ def test_stem_and_stages_stop_learning(backbone: nn.Module, stages: int) -> None
     parts = [{"conv1", "bn1"}, {"layer1"}, {"layer2"}, {"layer3"}, {"layer4"}]
     assert frozen == set().union(*parts[: stages + 1])
     assert learning == set().union(*parts[stages + 1 :])
+
+
+ANY = ["resnet18", "convnext_atto", "efficientnet_b0", "mobilenetv3_small_050", "swin_tiny_patch4_window7_224"]
+
+
+@pytest.mark.parametrize("name", ANY)
+def test_any_timm_model_of_these_strides_gives_its_features_channels_first(name: str) -> None:
+    backbone = create_backbone(name).eval()
+    with torch.no_grad():
+        features = backbone(torch.randn(1, 3, 64, 96))
+    assert [tuple(feature.shape[2:]) for feature in features] == [(8, 12), (4, 6), (2, 3)]
+    assert [feature.shape[1] for feature in features] == feature_channels(backbone)
+
+
+@pytest.mark.parametrize("name", ANY)
+def test_stages_are_frozen_from_the_stem_on_whatever_their_names(name: str) -> None:
+    counts = []
+    for stages in (-1, 0, 1, 2, 3, 4):
+        backbone = create_backbone(name)
+        freeze_stages(backbone, stages)
+        learning = [parameter.requires_grad for parameter in backbone.parameters()]
+        # what is frozen comes first, in the order a picture passes through
+        assert learning == sorted(learning)
+        counts.append(sum(learning))
+    assert counts == sorted(set(counts), reverse=True)
+    assert counts[0] == len(learning)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vgg11_no_such"])
+def test_models_without_such_features_are_refused_by_name(name: str) -> None:
+    with pytest.raises(UserError, match=name):
+        create_backbone(name)
+
+
+def test_features_of_other_strides_are_refused() -> None:
+    with pytest.raises(UserError, match=r"strides \[16, 16, 16\].*needs 8, 16 and 32"), torch.device("meta"):
+        create_backbone("vit_tiny_patch16_224")
+
+
+# ---------------------------------------------------------------- as the reference builds them
+
+
+def test_res2net_pools_the_last_split_only_where_it_strides() -> None:
+    """timm pools it in the first block too, whose stride is 1."""
+    with torch.device("meta"):
+        backbone = create_backbone("res2net101d")
+    pools = {name: block.pool for name, block in backbone.named_modules() if hasattr(block, "is_first")}
+    assert {name for name, pool in pools.items() if pool is not None} == {"layer2.0", "layer3.0", "layer4.0"}
+
+
+def test_the_first_block_of_res2net_is_that_of_the_reference() -> None:
+    torch.manual_seed(1)
+    block = create_backbone("res2net50d").eval().layer1[0]
+    x = torch.randn(2, 64, 9, 7)
+    with torch.no_grad():
+        splits = block.bn1(block.conv1(x)).relu().split(26, dim=1)
+        branches = [bn(conv(s)).relu() for conv, bn, s in zip(block.convs, block.bns, splits[:3], strict=True)]
+        out = block.bn3(block.conv3(torch.cat([*branches, splits[3]], dim=1)))
+        torch.testing.assert_close(block(x), (out + block.downsample(x)).relu())
+
+
+def test_resnets_stride_in_the_3x3_convolution() -> None:
+    with torch.device("meta"):
+        backbone = create_backbone("resnet50")
+    for stage in (backbone.layer2, backbone.layer3, backbone.layer4):
+        assert [stage[0].conv1.stride, stage[0].conv2.stride] == [(1, 1), (2, 2)]
+
+
+# ---------------------------------------------------------------- deformable
+
+
+@pytest.mark.parametrize(
+    ("name", "stages", "convs"),
+    [("resnet50", (2, 3, 4), 13), ("resnet50", (4,), 3), ("res2net50d", (3, 4), 27), ("resnext50_32x4d", (1,), 3)],
+)
+def test_3x3_convolutions_of_the_stages_become_deformable(name: str, stages: tuple[int, ...], convs: int) -> None:
+    with torch.device("meta"):
+        backbone = create_backbone(name)
+        make_deformable(backbone, stages)
+    found = [name for name, module in backbone.named_modules() if isinstance(module, DeformConv2d)]
+    assert len(found) == convs
+    assert {int(name[5]) for name in found} == set(stages)
+
+
+def test_a_deformable_backbone_starts_as_the_plain_one() -> None:
+    backbone = create_backbone("resnet26", width=0.125).eval()
+    deformable = copy.deepcopy(backbone)
+    make_deformable(deformable, (2, 3, 4))
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for actual, expected in zip(deformable(x), backbone(x), strict=True):
+            torch.testing.assert_close(actual, expected)
+
+
+def test_a_stage_without_3x3_convolutions_is_refused() -> None:
+    with torch.device("meta"), pytest.raises(UserError, match="stage 2 of the backbone has no 3x3 convolution"):
+        make_deformable(create_backbone("convnext_atto"), (2,))

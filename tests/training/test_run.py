@@ -91,7 +91,7 @@ def test_options_replace_what_the_recipe_says(recipe, data, tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"weights": "coco"}, "unknown weights 'coco'"),
+        ({"weights": "coco"}, "coco: no such file or folder"),
         ({"size": (100, 50)}, "short side"),
         ({"device": "tpu"}, "unknown device 'tpu'"),
         ({"precision": "int3"}, "unknown precision 'int3'"),
@@ -164,6 +164,49 @@ def test_learning_rate_warms_up_and_decays(decay):
         assert values[75] == pytest.approx(0.01)
     else:
         assert values[99] < 0.001
+
+
+# ---------------------------------------------------------------- going on from weights
+
+
+def saved_model(recipe, path, class_names):
+    model = gfocal.build(recipe.model_copy(update={"class_names": class_names}), device="cpu")
+    model.save(path)
+    return model
+
+
+def test_training_goes_on_from_weights_of_the_same_classes(recipe, data, tmp_path, caplog):
+    caplog.set_level("INFO", "gfocal")
+    start = saved_model(recipe, tmp_path / "start.safetensors", ("left", "right"))
+    still = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"lr": 1e-9, "validations": 0})})
+    options = {"steps": 1, "workers": 0, "device": "cpu", "seed": 3}
+    after = gfocal.train(still, data, tmp_path / "run", weights=tmp_path / "start.safetensors", **options)
+    assert "starting from all weights of" in caplog.text
+    for name, parameter in after.detector.named_parameters():
+        torch.testing.assert_close(parameter, start.detector.get_parameter(name), atol=1e-6, rtol=1e-5)
+
+
+def test_other_classes_keep_all_but_the_class_layers_and_it_is_said(recipe, data, tmp_path, caplog):
+    caplog.set_level("INFO", "gfocal")
+    start = saved_model(recipe, tmp_path / "start.safetensors", ("cat", "dog", "cow"))
+    still = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"lr": 1e-9, "validations": 0})})
+    options = {"steps": 1, "workers": 0, "device": "cpu", "seed": 3}
+    after = gfocal.train(still, data, tmp_path / "run", weights=tmp_path / "start.safetensors", **options)
+    assert "these start anew: quality.cls.weight, quality.cls.bias" in caplog.text
+    assert after.class_names == ("left", "right")
+    for name, parameter in after.detector.named_parameters():
+        if not name.startswith("quality.cls."):
+            torch.testing.assert_close(parameter, start.detector.get_parameter(name), atol=1e-6, rtol=1e-5)
+
+
+def test_weights_of_another_model_are_refused_before_anything_is_made(recipe, data, tmp_path):
+    wide = recipe.model_copy(update={"backbone": recipe.backbone.model_copy(update={"width": 0.25})})
+    saved_model(wide, tmp_path / "start.safetensors", ("left", "right"))
+    with pytest.raises(UserError, match=r"start\.safetensors: does not fit the model"):
+        gfocal.train(recipe, data, tmp_path / "run", weights=tmp_path / "start.safetensors", workers=0, device="cpu")
+    with pytest.raises(UserError, match=r"nowhere\.pth: no such file"):
+        gfocal.train(recipe, data, tmp_path / "run", weights="nowhere.pth", workers=0, device="cpu")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

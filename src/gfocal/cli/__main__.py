@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Annotated, cast
 
 import typer
 
+from gfocal.cli.convert import convert
 from gfocal.cli.demo import demo
 from gfocal.cli.evaluate import evaluate
 from gfocal.cli.predict import predict
@@ -32,7 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (demo, train, evaluate, predict):
+for verb in (demo, train, evaluate, predict, convert):
     app.command()(verb)
 app.add_typer(recipes, name="recipes")
 
@@ -56,7 +60,8 @@ def root(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; mistakes of the user end with one line on standard error and exit code 2."""
     try:
-        app(args=arguments or sys.argv[1:] or ["--help"], standalone_mode=False)
+        with _remarks_on_stderr():
+            app(args=arguments or sys.argv[1:] or ["--help"], standalone_mode=False)
     except UserError as error:
         _fail(str(error))
     except UsageMistake as error:
@@ -67,6 +72,20 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
+
+
+@contextmanager
+def _remarks_on_stderr() -> Generator[None]:
+    """Show what the package has to say of its choices, one line each."""
+    logger, handler = logging.getLogger("gfocal"), logging.StreamHandler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def _fail(message: str) -> None:

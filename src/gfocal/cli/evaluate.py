@@ -20,6 +20,15 @@ def evaluate(
     workers: Workers = 2,
     precision: Precision = "auto",
     device: Device = "auto",
+    tta: Annotated[bool, typer.Option("--tta", help="see each picture at several scales, and mirrored")] = False,
+    scale: Annotated[
+        Optional[list[float]],  # noqa: UP045
+        typer.Option("--scale", help="with --tta: a factor on the test size; may be repeated [default: 0.75 1 1.25]"),
+    ] = None,
+    flip: Annotated[bool, typer.Option("--flip/--no-flip", help="with --tta: whether to mirror")] = True,
+    fuse: Annotated[
+        str, typer.Option("--fuse", help="with --tta: boxes, or distributions, which mixes those of each object")
+    ] = "boxes",
     save: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--save", help="also write the detections as a COCO results file"),
@@ -32,7 +41,9 @@ def evaluate(
     import gfocal
     from gfocal.data.dataset import open_dataset
     from gfocal.progress import ProgressBar
+    from gfocal.tta import Augmentation
 
+    views = Augmentation(tuple(scale or Augmentation.scales), flip, fuse) if tta else None  # type: ignore[arg-type]
     dataset = open_dataset(data, split)
     loaded = gfocal.load(model, device=device)
     with ProgressBar(len(dataset), "evaluating") as bar:
@@ -43,7 +54,13 @@ def evaluate(
             batch=batch,
             workers=workers,
             precision=precision,
+            augmentation=views,
             save=save,
             progress=bar.update,
         )
-    typer.echo(metrics.table())
+    if metrics.num_boxes:
+        typer.echo(metrics.table())
+    else:
+        typer.echo(f"{metrics.num_pictures} pictures without annotations: there is nothing to score")
+    if save is not None:
+        typer.echo(f"detections: {save}")

@@ -19,11 +19,14 @@ def listed(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
     from gfocal.recipes import RECIPES
+    from gfocal.recipes.costs import COSTS
 
     width = max(map(len, RECIPES))
     for name, make in RECIPES.items():
         summary = (make.__doc__ or "").splitlines()[0]
         typer.echo(f"{name:<{width}}  {summary}")
+        cost = COSTS[name]
+        typer.echo(f"{'':<{width}}    {cost.parameters / 1e6:.2f} M parameters, {cost.gmacs:.1f} GMACs at 1280×800")
         for figure in make().expected:
             values = (("minival", figure.minival), ("test-dev", figure.test_dev))
             known = ", ".join(f"{split} AP {value}" for split, value in values if value is not None)

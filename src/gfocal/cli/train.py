@@ -17,7 +17,7 @@ def train(
     out: Annotated[Optional[Path], typer.Option("--out", help="folder of the run [default: runs/RECIPE]")] = None,  # noqa: UP045
     weights: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--weights", help="imagenet or none (random numbers), instead of the recipe's"),
+        typer.Option("--weights", help="imagenet, none (random numbers), or a file or run to go on from"),
     ] = None,
     size: Size = None,
     batch: Annotated[
@@ -53,9 +53,11 @@ def train(
         precision=precision,
         device=device,
     )
-    if (folder / "best.safetensors").exists():
+    validated = (folder / "best.safetensors").exists()
+    if validated:
         typer.echo(evaluate(model, data, workers=workers, precision=precision).table())
-    typer.echo(f"weights: {folder}/best.safetensors\nnext: gfocal predict {folder} PICTURES")
+    kept = "best" if validated else "last"
+    typer.echo(f"weights: {folder}/{kept}.safetensors\nnext: gfocal predict {folder} PICTURES")
 
 
 def free_folder(folder: Path) -> Path:

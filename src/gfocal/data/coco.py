@@ -20,18 +20,20 @@ from gfocal.structures import Truth
 _LARGEST_NUMBER = 1e9
 
 
-def read_coco(annotations: Path, images: Path) -> FolderDataset:
+def read_coco(annotations: Path, images: Path, *, annotated: bool = True) -> FolderDataset:
     """Read a COCO JSON whose pictures lie in the folder `images`.
 
     Labels count the categories in the order of their ids. Boxes become xyxy float32 pixels, as annotated: those that
     leave their picture or have no size are kept, because the metrics count them, and those flagged `ignore` dropped.
-    Whether each picture exists is found when it is read. Raises UserError with the file, key and value at fault.
+    Whether each picture exists is found when it is read. annotated: whether the file must hold annotations, which
+    those of a test split do not. Raises UserError with the file, key and value at fault.
     """
     try:
         content = _mapping(_read_json(annotations), "the file")
         names, labels = _read_categories(_entries(content, "categories"))
         pictures = _read_images(_entries(content, "images"))
-        boxes = _read_boxes(_entries(content, "annotations"), pictures, labels)
+        entries = _entries(content, "annotations") if annotated or "annotations" in content else []
+        boxes = _read_boxes(entries, pictures, labels)
     except UserError as error:
         raise UserError(f"{path_text(annotations)}: {error}") from error.__cause__
     if not os.path.isdir(images):

@@ -139,7 +139,9 @@ def _open_yaml(path: Path, split: str) -> FolderDataset:
         raise UserError(f"{path_text(path)}: {error}") from error.__cause__
     if split not in splits:
         raise unknown(f"split of {path_text(path)}", split, splits)
-    return read_coco(path.parent / splits[split]["annotations"], path.parent / splits[split]["images"])
+    files = splits[split]
+    annotated = not split.startswith("test")
+    return read_coco(path.parent / files["annotations"], path.parent / files["images"], annotated=annotated)
 
 
 def _yaml_splits(path: Path) -> dict[str, dict[str, str]]:
@@ -194,15 +196,20 @@ def _yaml_pairs(what: str, node: yaml.Node) -> dict[str, yaml.Node]:
 def _open_coco_folder(folder: Path, split: str) -> FolderDataset:
     from gfocal.data.coco import read_coco  # it builds the data set of this file
 
-    files = folder.glob("annotations/instances_*2017.json")
-    splits = {file.name.removeprefix("instances_").removesuffix("2017.json"): file for file in files}
+    splits = {
+        file.name.removeprefix(prefix).removesuffix("2017.json"): file
+        for prefix in ("image_info_", "instances_")
+        for file in folder.glob(f"annotations/{prefix}*2017.json")
+    }
     if not splits:
         raise UserError(
             f"{path_text(folder)}: not a data set: it holds neither a data.yaml nor annotations/instances_*2017.json"
         )
     if split not in splits:
         raise unknown(f"split of {path_text(folder)}", split, splits)
-    return read_coco(splits[split], folder / f"{split}2017")
+    # test-dev is a part of test, without annotations as all of it
+    part = "test" if split == "test-dev" else split
+    return read_coco(splits[split], folder / f"{part}2017", annotated=part != "test")
 
 
 def _unpickled(

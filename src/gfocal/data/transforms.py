@@ -71,7 +71,8 @@ class Prepare:
     """The test transform: resize and normalise one picture.
 
     short, long: limits of its sides in pixels. mean, std: three numbers in 0..255, in the order of the network's
-    channels, which is blue first where `bgr`. upscale: whether small pictures are enlarged.
+    channels, which is blue first where `bgr`. upscale: whether small pictures are enlarged. zoom: factor on the size
+    that all this leads to.
     """
 
     short: int
@@ -80,6 +81,7 @@ class Prepare:
     std: tuple[float, float, float]
     bgr: bool = False
     upscale: bool = True
+    zoom: float = 1.0
 
     def __post_init__(self) -> None:
         _check_sides((self.short, self.short), self.long)
@@ -87,7 +89,8 @@ class Prepare:
     def __call__(self, picture: NDArray[np.uint8]) -> Prepared:
         """Return a uint8 RGB picture (h, w, 3) ready for the network."""
         height, width = picture.shape[:2]
-        size = resized_size((height, width), short=self.short, long=self.long, upscale=self.upscale)
+        rows, columns = resized_size((height, width), short=self.short, long=self.long, upscale=self.upscale)
+        size = max(int(rows * self.zoom + 0.5), 1), max(int(columns * self.zoom + 0.5), 1)
         image = normalize(resize(picture, size), mean=self.mean, std=self.std, bgr=self.bgr)
         return Prepared(image, size, (size[1] / width, size[0] / height))
 

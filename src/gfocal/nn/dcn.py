@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
+
+from gfocal.ops.precision import at_least_float32
 
 
 @final
@@ -27,7 +29,7 @@ class DeformConv2d(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
         """Return the convolution of the shifted input."""
-        return deform_conv2d(x, self.conv_offset(x), self.weight, self.bias, *self.geometry)
+        return _in_float32(x, self.conv_offset(x), self.weight, self.bias, *self.geometry)
 
 
 @final
@@ -50,7 +52,13 @@ class ModulatedDeformConv2d(nn.Module):
         values = self.conv_offset(x)
         taps = values.shape[1] // 3
         mask = values[:, 2 * taps :].sigmoid()
-        return deform_conv2d(x, values[:, : 2 * taps], self.weight, self.bias, *self.geometry, mask)
+        return _in_float32(x, values[:, : 2 * taps], self.weight, self.bias, *self.geometry, mask)
+
+
+def _in_float32(x: Tensor, offset: Tensor, *rest: Any) -> Tensor:
+    """Convolve in float32, the precision in which offsets keep their fractions, and which the CPU kernel insists on."""
+    rest = tuple(at_least_float32(value) if isinstance(value, Tensor) else value for value in rest)
+    return deform_conv2d(at_least_float32(x), at_least_float32(offset), *rest).to(x.dtype)
 
 
 Geometry: TypeAlias = "tuple[tuple[int, int], tuple[int, int], tuple[int, int]]"

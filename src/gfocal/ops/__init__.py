@@ -9,7 +9,7 @@ from gfocal.ops.losses import (
     quality_focal_loss,
     quality_focal_loss_of_product,
 )
-from gfocal.ops.nms import nms_per_class
+from gfocal.ops.nms import nms_class_agnostic, nms_per_class, soft_nms_gaussian, soft_nms_linear
 
 __all__ = [
     "box_iou_pairwise",
@@ -20,7 +20,10 @@ __all__ = [
     "generalized_focal_loss",
     "giou_loss",
     "ltrb_to_boxes",
+    "nms_class_agnostic",
     "nms_per_class",
     "quality_focal_loss",
     "quality_focal_loss_of_product",
+    "soft_nms_gaussian",
+    "soft_nms_linear",
 ]

@@ -12,17 +12,23 @@ import lightning
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from gfocal.checkpoint import load_state, read_weights
+from gfocal.checkpoint import load_all_but_classes, load_state, read_weights
 from gfocal.config import BackboneConfig, PicturesConfig, Recipe, ScheduleConfig
 from gfocal.data.dataset import Dataset, open_dataset
 from gfocal.devices import choose_device, choose_precision
-from gfocal.errors import UserError, unknown
+from gfocal.errors import UserError
 from gfocal.files import whole_or_absent
 from gfocal.model import Model, build
 from gfocal.recipes import get_recipe
 from gfocal.training.callbacks import SaveWeights, ShowProgress
 from gfocal.training.datamodule import DetectionData
 from gfocal.training.module import DetectorModule
+from gfocal.weights import Weights, open_weights
+
+logger = logging.getLogger(__name__)
+
+STARTS = ("imagenet", "none")
+"""What training starts from by name instead of by file."""
 
 _LIGHTNING_PRECISION = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
 
@@ -32,7 +38,7 @@ def train(
     data: str | Path,
     out: str | Path,
     *,
-    weights: str | None = None,
+    weights: str | Path | None = None,
     size: tuple[int, int] | None = None,
     batch: int | None = None,
     epochs: int | None = None,
@@ -47,7 +53,8 @@ def train(
     recipe: name, YAML file or Recipe; its classes become the data set's. data: what --data takes; its "train" split
     is learnt, its "val" split, where there is one, validated. out: the run's folder, made new: recipe.yaml,
     metrics.csv, tensorboard/, best.safetensors, last.safetensors. weights: "imagenet" or "none" instead of the
-    recipe's. size: (short, long) in pixels, batch, and epochs or steps instead of the recipe's; the learning rate
+    recipe's, or what `gfocal.load` takes to go on from; where its classes are others, all but the class layers is
+    kept. size: (short, long) in pixels, batch, and epochs or steps instead of the recipe's; the learning rate
     follows the batch in proportion. precision, device: None chooses. UserError for anything that does not fit,
     before the folder is made.
     """
@@ -70,7 +77,10 @@ def train(
     where = choose_device(device)
     dtype = choose_precision(precision, where)
     lightning.seed_everything(seed, workers=True, verbose=False)
-    model = build(resolved, device=where, fetch_weights=True)
+    start = None if weights in (None, *STARTS) else open_weights(weights)
+    model = build(resolved, device=where, fetch_weights=start is None)
+    if start is not None:
+        _go_on_from(start, model)
 
     schedule = resolved.schedule
     loader = DetectionData(
@@ -113,6 +123,16 @@ def train(
     return model
 
 
+def _go_on_from(start: Weights, model: Model) -> None:
+    """Load weights that were learnt before, and say what of them the classes do not allow to keep."""
+    if start.recipe.class_names == model.class_names:
+        load_state(model.detector, start.state, where=str(start.path))
+        logger.info("starting from all weights of %s", start.path)
+        return
+    fresh = load_all_but_classes(model.detector, start.state, where=str(start.path))
+    logger.info("starting from %s; its classes are others, so these start anew: %s", start.path, ", ".join(fresh))
+
+
 def _validation(data: str | Path) -> Dataset | None:
     """Return the val split, or None where the data set names none; a val split that is broken is an error."""
     try:
@@ -127,15 +147,13 @@ def _resolve(
     recipe: Recipe,
     class_names: tuple[str, ...],
     *,
-    weights: str | None,
+    weights: str | Path | None,
     size: tuple[int, int] | None,
     batch: int | None,
     epochs: int | None,
     steps: int | None,
 ) -> Recipe:
     """Return the recipe of this very run."""
-    if weights not in (None, "imagenet", "none"):
-        raise unknown("weights", str(weights), ("imagenet", "none"))
     backbone: BackboneConfig = recipe.backbone
     pictures: PicturesConfig = recipe.pictures
     schedule: ScheduleConfig = recipe.schedule
@@ -148,7 +166,7 @@ def _resolve(
         changes |= {"steps": steps}
     values = recipe.model_dump(mode="json")
     values["class_names"] = class_names
-    values["backbone"] = backbone.model_dump() | ({} if weights is None else {"weights": weights})
+    values["backbone"] = backbone.model_dump() | ({"weights": weights} if weights in STARTS else {})
     values["schedule"] = schedule.model_dump() | changes
     if size is not None:
         short, long = size
