@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gfocal.errors import UserError
 from gfocal.structures import Detections, EdgeDistributions
-from gfocal.tta import CLUSTER_IOU, fuse_distributions, merged, mirror, mixtures
+from gfocal.tta import SAME_OBJECT_IOU, fuse_distributions, merged, mirror, mixtures
 from helpers import assert_same_detections
 
 NAMES = ("circle", "square", "star")
@@ -114,7 +114,7 @@ def test_a_mixture_has_the_mean_and_spread_of_its_parts(
     edges = random_edges(seed, count * parts, bins, dtype)
     generator = torch.Generator().manual_seed(seed)
     row = (torch.arange(count * parts) % count)[torch.randperm(count * parts, generator=generator)]
-    weight = torch.rand(count * parts, generator=generator, dtype=dtype) + 0.01
+    weight = torch.rand(count * parts, 4, generator=generator, dtype=dtype) + 0.01
     mixed = mixtures(edges, row, weight, count=count)
     assert len(mixed) == count
     assert mixed.probabilities.dtype == mixed.positions.dtype == dtype
@@ -123,7 +123,7 @@ def test_a_mixture_has_the_mean_and_spread_of_its_parts(
     close = {"rtol": 1e-9, "atol": 1e-9} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 1e-3}
     for index in range(count):
         mine = row == index
-        share = (weight[mine] / weight[mine].sum())[:, None]
+        share = weight[mine] / weight[mine].sum(0)
         mean = (share * edges.mean[mine]).sum(0)
         torch.testing.assert_close(mixed.mean[index], mean, **close)
         low, high = edges.positions[mine].amin((0, 2)), edges.positions[mine].amax((0, 2))
@@ -142,7 +142,7 @@ def test_a_mixture_has_the_mean_and_spread_of_its_parts(
 def test_a_mixture_of_equal_parts_is_that_part(seed: int, copies: int, bins: int) -> None:
     edges = random_edges(seed, 3, bins)
     row = torch.arange(3).repeat(copies)
-    weight = torch.rand(3 * copies, generator=torch.Generator().manual_seed(seed)) + 0.01
+    weight = torch.rand(3 * copies, 4, generator=torch.Generator().manual_seed(seed)) + 0.01
     every = torch.arange(3).repeat(copies)
     mixed = mixtures(edges[every], row, weight, count=3)
     torch.testing.assert_close(mixed.mean, edges.mean, rtol=1e-4, atol=1e-2)
@@ -158,7 +158,7 @@ def test_a_mixture_of_equal_parts_is_that_part(seed: int, copies: int, bins: int
 def test_an_edge_without_doubt_stays_so(seed: int, bins: int, bin_: int) -> None:
     places = random_edges(seed, 20, bins).positions
     edges = EdgeDistributions(torch.eye(bins)[bin_].expand_as(places), places)
-    mixed = mixtures(edges, torch.arange(20), torch.ones(20), count=20)
+    mixed = mixtures(edges, torch.arange(20), torch.ones(20, 4), count=20)
     assert (mixed.probabilities >= 0).all()  # though rounding may put the last bin behind the end
     torch.testing.assert_close(mixed.mean, edges.mean, rtol=1e-4, atol=1e-2)
     torch.testing.assert_close(mixed.entropy, torch.zeros(20, 4), rtol=0, atol=1e-3)
@@ -167,14 +167,25 @@ def test_an_edge_without_doubt_stays_so(seed: int, bins: int, bin_: int) -> None
 # ---------------------------------------------------------------- fuse_distributions
 
 
-def test_an_edge_is_the_mean_of_those_around_weighted_by_quality_and_overlap() -> None:
-    boxes = [[10.0, 10.0, 30.0, 30.0], [11.0, 10.0, 31.0, 30.0], [12.0, 10.0, 30.0, 30.0], [60.0, 10.0, 80.0, 30.0]]
-    candidates = detections(boxes, [0, 0, 1, 0], [0.5, 0.25, 1.0, 1.0])  # the third is of another class
-    survivors = candidates[torch.tensor([3, 0])]
-    fused = fuse_distributions(survivors, candidates, size=(HEIGHT, WIDTH))
-    weights = 0.5, 0.25 * 19 / 21
+def wider(found: Detections, factor: float) -> Detections:
+    """Return the detections with edges spread by a factor around the same means."""
+    assert found.edges is not None
+    mean = found.edges.mean[..., None]
+    positions = mean + factor * (found.edges.positions - mean)
+    return replace(found, edges=EdgeDistributions(found.edges.probabilities, positions))
+
+
+def test_an_edge_is_the_mean_over_the_views_weighted_by_quality_over_variance() -> None:
+    first = detections([[10.0, 10.0, 30.0, 30.0], [60.0, 10.0, 80.0, 30.0]], [0, 0], [0.5, 1.0])
+    # the first is the best match, the second a worse one, the third of another class
+    boxes = [[11.0, 10.0, 31.0, 30.0], [10.0, 10.0, 31.0, 30.0], [10.0, 10.0, 30.0, 30.0]]
+    second = wider(detections(boxes, [0, 0, 1], [0.25, 1.0, 1.0]), 2.0)
+    survivors = first[torch.tensor([1, 0])]
+    fused = fuse_distributions(survivors, [first, second], size=(HEIGHT, WIDTH))
+    variance = 0.1 * 4 + 0.2 + 0.2 + 0.1 * 4  # of five pixels, weighted as they are
+    weights = 0.5 / (variance + 1 / 12), 0.25 / (4 * variance + 4 / 12)
     right = (30 * weights[0] + 31 * weights[1]) / sum(weights)
-    expected = torch.tensor([boxes[3], [right - 20, 10.0, right, 30.0]])
+    expected = torch.tensor([[60.0, 10.0, 80.0, 30.0], [right - 20, 10.0, right, 30.0]])
     torch.testing.assert_close(fused.boxes, expected)
     assert fused.edges is not None
     torch.testing.assert_close(fused.edges.mean, expected)
@@ -182,19 +193,19 @@ def test_an_edge_is_the_mean_of_those_around_weighted_by_quality_and_overlap() -
     assert torch.equal(fused.labels, survivors.labels)
     assert torch.equal(fused.quality, survivors.quality)
 
-    by_score = fuse_distributions(
-        replace(survivors, quality=None), replace(candidates, quality=None), size=(HEIGHT, WIDTH)
-    )
-    weights = 0.9, 0.8 * 19 / 21
+    views = [replace(first, quality=None), replace(second, quality=None)]
+    by_score = fuse_distributions(replace(survivors, quality=None), views, size=(HEIGHT, WIDTH))
+    weights = 0.9 / (variance + 1 / 12), 0.9 / (4 * variance + 4 / 12)
     right = (30 * weights[0] + 31 * weights[1]) / sum(weights)
     torch.testing.assert_close(by_score.boxes[1], torch.tensor([right - 20, 10.0, right, 30.0]))
 
 
 def test_a_box_that_overlaps_less_than_the_limit_has_no_say() -> None:
-    shift = 20 * (1 - CLUSTER_IOU) / (1 + CLUSTER_IOU)  # of two squares of 20 pixels: the IoU is the limit
+    shift = 20 * (1 - SAME_OBJECT_IOU) / (1 + SAME_OBJECT_IOU)  # of two squares of 20 pixels: the IoU is the limit
+    first = detections([[10.0, 10.0, 30.0, 30.0]], [2], [0.5])
     for off, joins in ((shift + 0.01, False), (shift - 0.01, True)):
-        candidates = detections([[10.0, 10.0, 30.0, 30.0], [10.0 + off, 10.0, 30.0 + off, 30.0]], [2, 2], [0.5, 0.5])
-        fused = fuse_distributions(candidates[:1], candidates, size=(HEIGHT, WIDTH))
+        second = detections([[10.0 + off, 10.0, 30.0 + off, 30.0]], [2], [0.5])
+        fused = fuse_distributions(first, [first, second], size=(HEIGHT, WIDTH))
         assert bool(fused.boxes[0, 0] > 10.5) == joins
 
 
@@ -205,7 +216,7 @@ def test_fused_boxes_are_the_means_inside_the_picture(seed: int, bare: bool) -> 
     limit = torch.tensor([300.0, 200.0, 300.0, 200.0])
     candidates = replace(candidates, boxes=candidates.boxes.clamp(min=0).minimum(limit))
     survivors = candidates[torch.arange(0, 20, 3)]
-    fused = fuse_distributions(survivors, candidates, size=(200, 300))
+    fused = fuse_distributions(survivors, [candidates[:12], candidates[12:]], size=(200, 300))
     assert fused.edges is not None
     assert (fused.edges.probabilities >= 0).all()
     torch.testing.assert_close(fused.edges.probabilities.sum(-1), torch.ones(len(survivors), 4))
@@ -216,7 +227,7 @@ def test_fused_boxes_are_the_means_inside_the_picture(seed: int, bare: bool) -> 
 def test_a_box_without_area_keeps_its_own_edges() -> None:
     boxes = [[WIDTH, 3.0, WIDTH, 20.0], [10.0, 10.0, 30.0, 30.0], [11.0, 10.0, 31.0, 30.0]]
     candidates = detections(boxes, [0, 0, 0], [0.5, 0.5, 0.5])
-    fused = fuse_distributions(candidates[:2], candidates, size=(HEIGHT, WIDTH))
+    fused = fuse_distributions(candidates[:2], [candidates[:2], candidates[2:]], size=(HEIGHT, WIDTH))
     torch.testing.assert_close(fused.boxes[0], candidates.boxes[0])
     assert fused.edges is not None
     assert candidates.edges is not None
@@ -226,16 +237,16 @@ def test_a_box_without_area_keeps_its_own_edges() -> None:
 
 def test_a_quality_of_zero_is_no_division_by_zero() -> None:
     candidates = detections([[10.0, 10.0, 30.0, 30.0], [60.0, 10.0, 80.0, 30.0]], [0, 0], [0.0, 0.5])
-    fused = fuse_distributions(candidates, candidates, size=(HEIGHT, WIDTH))
+    fused = fuse_distributions(candidates, [candidates], size=(HEIGHT, WIDTH))
     torch.testing.assert_close(fused.boxes, candidates.boxes)
 
 
 def test_nothing_fused_is_nothing() -> None:
     nothing = detections([], [])
-    assert len(fuse_distributions(nothing, nothing, size=(HEIGHT, WIDTH))) == 0
+    assert len(fuse_distributions(nothing, [nothing, nothing], size=(HEIGHT, WIDTH))) == 0
 
 
 def test_boxes_without_distributions_cannot_be_fused() -> None:
     found = random_detections(0, bare=True)
     with pytest.raises(UserError, match="cannot be fused"):
-        fuse_distributions(found, found, size=(HEIGHT, WIDTH))
+        fuse_distributions(found, [found], size=(HEIGHT, WIDTH))

@@ -132,7 +132,7 @@ def fuse_distributions(survivors: Detections, views: Sequence[Detections], *, si
     parts = merged([found for _, found in matches])
     if survivors.edges is None or parts.edges is None:
         raise UserError("distributions cannot be fused: the model's boxes have none")
-    trust = parts.scores if parts.quality is None else parts.quality
+    trust = (parts.scores if parts.quality is None else parts.quality).clamp(min=1e-6)
     step = parts.edges.positions[..., 1] - parts.edges.positions[..., 0]
     weight = trust[:, None] / (parts.edges.std.square() + step.square() / 12)
     edges = mixtures(parts.edges, row, weight, count=len(survivors))
@@ -166,7 +166,7 @@ def mixtures(
     low = edges.positions.new_full((count, 4), torch.inf).scatter_reduce(0, index, edges.positions.amin(-1), "amin")
     high = edges.positions.new_full((count, 4), -torch.inf).scatter_reduce(0, index, edges.positions.amax(-1), "amax")
     step = (high - low) / (bins - 1)
-    place = (edges.positions - low[row][..., None]) / step[row][..., None]
+    place = ((edges.positions - low[row][..., None]) / step[row][..., None]).clamp(0, bins - 1)
     left = place.floor().clamp(0, bins - 2)
     mass = edges.probabilities * share[..., None]
     cell = (row[:, None, None] * 4 + torch.arange(4, device=row.device)[:, None]) * bins + left.long()
