@@ -116,6 +116,7 @@ def test_it_ranks_thresholds_decodes_and_suppresses_as_written_out(
     torch.testing.assert_close(found.boxes, boxes, rtol=1e-4, atol=1e-3)
 
 
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10_000), per_level=st.sampled_from([1, 7, 20, 1000]))
 def test_with_one_class_locations_are_pairs(seed: int, per_level: int) -> None:
     raw = random_raw(seed, classes=1)
@@ -136,7 +137,7 @@ def test_pairs_of_one_location_are_ranked_apart_from_each_other() -> None:
 
 @pytest.mark.parametrize("nms", SUPPRESSIONS)
 @given(seed=st.integers(0, 10_000), ranking=st.sampled_from(RANKINGS), quality=st.booleans())
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_suppressing_among_the_candidates_is_the_whole_of_it(nms: str, seed: int, ranking: str, quality: bool) -> None:
     raw = random_raw(seed, pictures=2)
     raw = raw if quality else replace(raw, quality_logits=None)

@@ -279,7 +279,7 @@ def test_other_views_give_other_metrics(model: Model) -> None:
 
 
 @pytest.mark.parametrize("fuse", FUSES)
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(seed=SEEDS, shape=st.sampled_from([(1, 1), (3, 90), (33, 64), (200, 40)]))
 def test_any_picture_can_be_seen_in_all_views(model: Model, fuse: str, seed: int, shape: tuple[int, int]) -> None:
     augmentation = Augmentation((0.5, 1.0), fuse=fuse)  # pyright: ignore[reportArgumentType]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -30,23 +30,18 @@ def random_edges(seed: int, count: int, bins: int, dtype: torch.dtype = torch.fl
     return EdgeDistributions(logits.softmax(-1), positions)
 
 
-def edges_around(boxes: Tensor) -> EdgeDistributions:
-    """Return distributions over five pixels whose means are the boxes."""
-    offsets = torch.arange(-2.0, 3.0) * torch.tensor([-1, -1, 1, 1])[:, None]
+def edges_around(boxes: Tensor, spread: float = 1.0) -> EdgeDistributions:
+    """Return distributions over five bins `spread` pixels apart, of variance 1.2 · spread², with means at the boxes."""
+    offsets = torch.arange(-2.0, 3.0) * torch.tensor([-1, -1, 1, 1])[:, None] * spread
     probabilities = torch.tensor([0.1, 0.2, 0.4, 0.2, 0.1]).expand(len(boxes), 4, 5)
     return EdgeDistributions(probabilities, boxes[..., None] + offsets)
 
 
-def detections(boxes: list[list[float]], labels: list[int], quality: list[float] | None = None) -> Detections:
-    rows = torch.tensor(boxes).reshape(-1, 4)
-    return Detections(
-        boxes=rows,
-        scores=torch.linspace(0.9, 0.6, len(boxes)),
-        labels=torch.tensor(labels, dtype=torch.long),
-        class_names=NAMES,
-        quality=None if quality is None else torch.tensor(quality),
-        edges=edges_around(rows),
-    )
+def square(left: float, *, label: int = 0, score: float = 0.5, quality: float = 0.5, spread: float = 1.0) -> Detections:
+    """Return one box of 20 pixels a side."""
+    box = torch.tensor([[left, 10.0, left + 20, 30.0]])
+    rows = torch.tensor([score]), torch.tensor([label])
+    return Detections(box, *rows, NAMES, torch.tensor([quality]), edges_around(box, spread))
 
 
 def random_detections(seed: int, count: int = 8, *, bare: bool = False) -> Detections:
@@ -61,6 +56,7 @@ def random_detections(seed: int, count: int = 8, *, bare: bool = False) -> Detec
 # ---------------------------------------------------------------- mirror
 
 
+@settings(max_examples=20)
 @given(seed=SEEDS, count=st.integers(0, 6), bare=st.booleans(), width=st.sampled_from([1, 333, 640.0]))
 def test_mirroring_twice_changes_nothing(seed: int, count: int, bare: bool, width: float) -> None:
     found = random_detections(seed, count, bare=bare)
@@ -87,6 +83,7 @@ def test_a_mirrored_box_is_as_far_from_the_other_side(seed: int) -> None:
 # ---------------------------------------------------------------- merged
 
 
+@settings(max_examples=20)
 @given(seed=SEEDS, counts=st.lists(st.integers(0, 5), min_size=1, max_size=4), bare=st.booleans())
 def test_rows_of_all_views_stay_whole(seed: int, counts: list[int], bare: bool) -> None:
     views = [random_detections(seed + place, count, bare=bare) for place, count in enumerate(counts)]
@@ -167,25 +164,20 @@ def test_an_edge_without_doubt_stays_so(seed: int, bins: int, bin_: int) -> None
 # ---------------------------------------------------------------- fuse_distributions
 
 
-def wider(found: Detections, factor: float) -> Detections:
-    """Return the detections with edges spread by a factor around the same means."""
-    assert found.edges is not None
-    mean = found.edges.mean[..., None]
-    positions = mean + factor * (found.edges.positions - mean)
-    return replace(found, edges=EdgeDistributions(found.edges.probabilities, positions))
-
-
 def test_an_edge_is_the_mean_over_the_views_weighted_by_quality_over_variance() -> None:
-    first = detections([[10.0, 10.0, 30.0, 30.0], [60.0, 10.0, 80.0, 30.0]], [0, 0], [0.5, 1.0])
-    # the first is the best match, the second a worse one, the third of another class
-    boxes = [[11.0, 10.0, 31.0, 30.0], [10.0, 10.0, 31.0, 30.0], [10.0, 10.0, 30.0, 30.0]]
-    second = wider(detections(boxes, [0, 0, 1], [0.25, 1.0, 1.0]), 2.0)
+    first = merged([square(10, score=0.9, quality=0.5), square(60, score=0.8)])
+    other = merged(
+        [
+            square(12, score=0.6, quality=0.1),  # of the same object, but not the best
+            square(11, score=0.7, quality=0.4, spread=2),
+            square(13, score=0.8, label=1),
+        ]
+    )
     survivors = first[torch.tensor([1, 0])]
-    fused = fuse_distributions(survivors, [first, second], size=(HEIGHT, WIDTH))
-    variance = 0.1 * 4 + 0.2 + 0.2 + 0.1 * 4  # of five pixels, weighted as they are
-    weights = 0.5 / (variance + 1 / 12), 0.25 / (4 * variance + 4 / 12)
-    right = (30 * weights[0] + 31 * weights[1]) / sum(weights)
-    expected = torch.tensor([[60.0, 10.0, 80.0, 30.0], [right - 20, 10.0, right, 30.0]])
+    fused = fuse_distributions(survivors, [first, other], size=(HEIGHT, WIDTH))
+    weights = 0.5 / (1.2 + 1 / 12), 0.4 / (4 * 1.2 + 4 / 12)
+    left = (10 * weights[0] + 11 * weights[1]) / sum(weights)
+    expected = torch.tensor([[60.0, 10.0, 80.0, 30.0], [left, 10.0, left + 20, 30.0]])
     torch.testing.assert_close(fused.boxes, expected)
     assert fused.edges is not None
     torch.testing.assert_close(fused.edges.mean, expected)
@@ -193,30 +185,40 @@ def test_an_edge_is_the_mean_over_the_views_weighted_by_quality_over_variance() 
     assert torch.equal(fused.labels, survivors.labels)
     assert torch.equal(fused.quality, survivors.quality)
 
-    views = [replace(first, quality=None), replace(second, quality=None)]
+    views = [replace(view, quality=None) for view in (first, other)]
     by_score = fuse_distributions(replace(survivors, quality=None), views, size=(HEIGHT, WIDTH))
-    weights = 0.9 / (variance + 1 / 12), 0.9 / (4 * variance + 4 / 12)
-    right = (30 * weights[0] + 31 * weights[1]) / sum(weights)
-    torch.testing.assert_close(by_score.boxes[1], torch.tensor([right - 20, 10.0, right, 30.0]))
+    weights = 0.9 / (1.2 + 1 / 12), 0.7 / (4 * 1.2 + 4 / 12)
+    left = (10 * weights[0] + 11 * weights[1]) / sum(weights)
+    torch.testing.assert_close(by_score.boxes[1], torch.tensor([left, 10.0, left + 20, 30.0]))
+
+
+def test_each_edge_is_weighted_by_itself() -> None:
+    one, other = square(10), square(12)
+    assert one.edges is not None
+    sharp = edges_around(one.boxes, 0.25).positions[:, 2]
+    positions = torch.stack([*one.edges.positions.unbind(1)[:2], sharp, one.edges.positions[:, 3]], dim=1)
+    one = replace(one, edges=EdgeDistributions(one.edges.probabilities, positions))
+    fused = fuse_distributions(one, [one, other], size=(HEIGHT, WIDTH))
+    torch.testing.assert_close(fused.boxes, torch.tensor([[11.0, 10.0, 30 + 2 / 17, 30.0]]))
 
 
 def test_a_box_that_overlaps_less_than_the_limit_has_no_say() -> None:
     shift = 20 * (1 - SAME_OBJECT_IOU) / (1 + SAME_OBJECT_IOU)  # of two squares of 20 pixels: the IoU is the limit
-    first = detections([[10.0, 10.0, 30.0, 30.0]], [2], [0.5])
     for off, joins in ((shift + 0.01, False), (shift - 0.01, True)):
-        second = detections([[10.0 + off, 10.0, 30.0 + off, 30.0]], [2], [0.5])
-        fused = fuse_distributions(first, [first, second], size=(HEIGHT, WIDTH))
+        views = [square(10), square(10 + off)]
+        fused = fuse_distributions(views[0], views, size=(HEIGHT, WIDTH))
         assert bool(fused.boxes[0, 0] > 10.5) == joins
 
 
-@given(seed=SEEDS, bare=st.booleans())
-def test_fused_boxes_are_the_means_inside_the_picture(seed: int, bare: bool) -> None:
-    candidates = random_detections(seed, 20)
-    candidates = replace(candidates, quality=None) if bare else candidates
+@settings(max_examples=20)
+@given(seed=SEEDS, views=st.integers(1, 4), bare=st.booleans())
+def test_fused_boxes_are_the_means_inside_the_picture(seed: int, views: int, bare: bool) -> None:
     limit = torch.tensor([300.0, 200.0, 300.0, 200.0])
-    candidates = replace(candidates, boxes=candidates.boxes.clamp(min=0).minimum(limit))
-    survivors = candidates[torch.arange(0, 20, 3)]
-    fused = fuse_distributions(survivors, [candidates[:12], candidates[12:]], size=(200, 300))
+    found = [random_detections(seed + view, 12) for view in range(views)]
+    found = [replace(view, boxes=view.boxes.clamp(min=0).minimum(limit)) for view in found]
+    found = [replace(view, quality=None) for view in found] if bare else found
+    survivors = merged(found)[torch.arange(0, 12 * views, 3)]
+    fused = fuse_distributions(survivors, found, size=(200, 300))
     assert fused.edges is not None
     assert (fused.edges.probabilities >= 0).all()
     torch.testing.assert_close(fused.edges.probabilities.sum(-1), torch.ones(len(survivors), 4))
@@ -224,29 +226,52 @@ def test_fused_boxes_are_the_means_inside_the_picture(seed: int, bare: bool) -> 
     assert torch.equal(fused.scores, survivors.scores)
 
 
-def test_a_box_without_area_keeps_its_own_edges() -> None:
-    boxes = [[WIDTH, 3.0, WIDTH, 20.0], [10.0, 10.0, 30.0, 30.0], [11.0, 10.0, 31.0, 30.0]]
-    candidates = detections(boxes, [0, 0, 0], [0.5, 0.5, 0.5])
-    fused = fuse_distributions(candidates[:2], [candidates[:2], candidates[2:]], size=(HEIGHT, WIDTH))
-    torch.testing.assert_close(fused.boxes[0], candidates.boxes[0])
+def test_views_that_agree_leave_a_distribution_as_it_is() -> None:
+    found = square(10)
+    fused = fuse_distributions(found, [found, found[:0], found], size=(HEIGHT, WIDTH))
     assert fused.edges is not None
-    assert candidates.edges is not None
-    torch.testing.assert_close(fused.edges.std[0], candidates.edges.std[0])
-    assert 10 < fused.boxes[1, 0] < 11
+    assert found.edges is not None
+    torch.testing.assert_close(fused.boxes, found.boxes)
+    torch.testing.assert_close(fused.edges.std, found.edges.std)
+
+
+def test_a_box_without_area_keeps_its_own_edges() -> None:
+    flat = torch.tensor([[WIDTH, 3.0, WIDTH, 20.0]])
+    flat = replace(square(0, score=0.9), boxes=flat, edges=edges_around(flat))
+    views = [merged([flat, square(10)]), square(11)]
+    fused = fuse_distributions(views[0], views, size=(HEIGHT, WIDTH))
+    assert fused.edges is not None
+    assert flat.edges is not None
+    torch.testing.assert_close(fused.boxes[:1], flat.boxes)
+    torch.testing.assert_close(fused.edges.std[:1], flat.edges.std)
+    torch.testing.assert_close(fused.boxes[1, 0], torch.tensor(10.5))
 
 
 def test_a_quality_of_zero_is_no_division_by_zero() -> None:
-    candidates = detections([[10.0, 10.0, 30.0, 30.0], [60.0, 10.0, 80.0, 30.0]], [0, 0], [0.0, 0.5])
-    fused = fuse_distributions(candidates, [candidates], size=(HEIGHT, WIDTH))
-    torch.testing.assert_close(fused.boxes, candidates.boxes)
+    views = [square(10, quality=0.0), square(11, quality=0.0)]
+    fused = fuse_distributions(views[0], views, size=(HEIGHT, WIDTH))
+    torch.testing.assert_close(fused.boxes, torch.tensor([[10.5, 10.0, 30.5, 30.0]]))
+
+
+def test_an_edge_without_spread_is_no_division_by_zero() -> None:
+    sure = square(10)
+    assert sure.edges is not None
+    certain = torch.eye(5)[2].expand(1, 4, 5)
+    sure = replace(sure, edges=EdgeDistributions(certain, sure.edges.positions))
+    fused = fuse_distributions(sure, [sure, sure], size=(HEIGHT, WIDTH))
+    torch.testing.assert_close(fused.boxes, sure.boxes)
 
 
 def test_nothing_fused_is_nothing() -> None:
-    nothing = detections([], [])
-    assert len(fuse_distributions(nothing, [nothing, nothing], size=(HEIGHT, WIDTH))) == 0
+    nothing = square(10)[:0]
+    for views in ([nothing], [nothing, nothing], [square(10), nothing]):
+        fused = fuse_distributions(nothing, views, size=(HEIGHT, WIDTH))
+        assert len(fused) == 0
+        assert fused.edges is not None
 
 
-def test_boxes_without_distributions_cannot_be_fused() -> None:
-    found = random_detections(0, bare=True)
+@pytest.mark.parametrize("count", [0, 3])
+def test_boxes_without_distributions_cannot_be_fused(count: int) -> None:
+    found = random_detections(0, count, bare=True)
     with pytest.raises(UserError, match="cannot be fused"):
-        fuse_distributions(found, [found], size=(HEIGHT, WIDTH))
+        fuse_distributions(found, [found, found], size=(HEIGHT, WIDTH))

@@ -118,10 +118,10 @@ def merged(views: Sequence[Detections]) -> Detections:
 def fuse_distributions(survivors: Detections, views: Sequence[Detections], *, size: tuple[int, ...]) -> Detections:
     """Return the survivors with edges mixed from their best match in each view, and boxes at the means of the mixtures.
 
-    A match is of the survivor's class and overlaps it by more than `SAME_OBJECT_IOU`; the best one has the highest
-    score. Each of its edges weighs as much as its quality (its score, where no quality is predicted apart) over the
-    variance of that edge, the share of a bin's own width, step² / 12, included. size: (height, width) of the picture,
-    to which boxes are clipped. UserError where there are no distributions.
+    A match is of the survivor's class, overlaps it by more than `SAME_OBJECT_IOU`, and no better survivor as much; the
+    best one has the highest score. Each of its edges weighs as much as its quality (its score, where no quality is
+    predicted apart) over the variance of that edge, the share of a bin's own width, step² / 12, included. size:
+    (height, width) of the picture, to which boxes are clipped. UserError where there are no distributions.
     """
     matches = [_best_matches(survivors, view) for view in views]
     alone = torch.ones(len(survivors), dtype=torch.bool, device=survivors.boxes.device)
@@ -147,6 +147,8 @@ def _best_matches(survivors: Detections, view: Detections) -> tuple[Int[Tensor, 
         return torch.empty(0, dtype=torch.long, device=view.boxes.device), view
     iou = torchvision.ops.box_iou(survivors.boxes, view.boxes)
     same = (iou > SAME_OBJECT_IOU) & (survivors.labels[:, None] == view.labels)
+    # what lies near several survivors stands for the best of them, which comes first
+    same &= same.cumsum(dim=0) == 1
     best, index = torch.where(same, view.scores, -1.0).max(dim=1)
     rows = (best >= 0).nonzero()[:, 0]
     return rows, view[index[rows]]

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 import torch
 import torchvision
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -22,6 +22,7 @@ DECAYS: dict[str, Callable[[float, float], float]] = {
 NAMES = st.sampled_from(sorted(SUPPRESSIONS))
 SEEDS = st.integers(0, 10_000)
 THRESHOLDS = st.sampled_from([0.0, 0.3, 0.6, 1.0])
+FEW = settings(max_examples=20)  # where the loop takes its time
 
 
 def crowd(seed: int, count: int, classes: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,6 +92,7 @@ def test_with_one_class_it_makes_no_difference_whether_classes_count(seed: int, 
 
 
 @pytest.mark.parametrize("name", DECAYS)
+@FEW
 @given(seed=SEEDS, count=st.integers(1, 40), classes=st.integers(1, 4), threshold=THRESHOLDS)
 def test_scores_decay_as_a_loop_over_all_boxes_lets_them(
     name: str, seed: int, count: int, classes: int, threshold: float
@@ -115,6 +117,7 @@ def test_scores_decay_by_the_overlap_as_counted_by_hand() -> None:
     torch.testing.assert_close(decayed, torch.tensor([0.8, 0.5, 0.6 * factor, 0.4 * factor]))
 
 
+@FEW
 @given(seed=SEEDS, count=st.integers(1, 60), classes=st.integers(1, 4))
 def test_linear_decay_at_threshold_one_keeps_everything_as_it_is(seed: int, count: int, classes: int) -> None:
     boxes, scores, labels = crowd(seed, count, classes)
@@ -135,6 +138,7 @@ def test_scores_that_decay_to_nothing_are_dropped(name: str) -> None:
     torch.testing.assert_close(decayed, torch.tensor([0.9]))
 
 
+@FEW
 @given(name=NAMES, seed=SEEDS, count=st.integers(0, 60), threshold=THRESHOLDS)
 def test_what_stays_is_told_best_first_and_once(name: str, seed: int, count: int, threshold: float) -> None:
     boxes, scores, labels = crowd(seed, count, 3)
@@ -149,6 +153,7 @@ def test_what_stays_is_told_best_first_and_once(name: str, seed: int, count: int
         assert kept[0] == scores.argmax()
 
 
+@FEW
 @given(name=NAMES, seed=SEEDS, count=st.integers(0, 120), limit=st.sampled_from([0, 1, 2, 5, 30, 1000]))
 def test_a_limit_cuts_the_list_and_changes_nothing_else(name: str, seed: int, count: int, limit: int) -> None:
     boxes, scores, labels = crowd(seed, count, 2)
@@ -158,6 +163,7 @@ def test_a_limit_cuts_the_list_and_changes_nothing_else(name: str, seed: int, co
     assert torch.equal(its_scores, all_scores[:limit])
 
 
+@FEW
 @given(name=NAMES.filter(lambda name: name != "agnostic"), seed=SEEDS, count=st.integers(1, 60), threshold=THRESHOLDS)
 def test_classes_do_not_disturb_each_other(name: str, seed: int, count: int, threshold: float) -> None:
     boxes, scores, labels = crowd(seed, count, 4)

@@ -12,7 +12,7 @@ def demo(
     *,
     out: Annotated[Path, typer.Option("--out", help="folder of the run and its report")] = Path("runs/demo"),
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="length of the training [default: about 5 minutes of it]")
+        int | None, typer.Option("--steps", min=1, help="length of the training [default: about 6 minutes of it]")
     ] = None,
 ) -> None:
     """Train a small GFL V2 on generated scenes, evaluate it and write a page of its predictions: minutes on 2 cores.
