@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import final
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 import gfocal
+from gfocal.boxrep import BoxRepresentation
 from gfocal.builder import Parts, build_parts
 from gfocal.config import BackboneConfig, HeadConfig, Recipe
 from gfocal.data.scenes import CLASS_NAMES
+from gfocal.model import Model
 from gfocal.recipes import get_recipe
 from gfocal.structures import Detections
 
@@ -88,3 +93,29 @@ def save_eager_model(folder: Path, class_names: tuple[str, ...] = CLASS_NAMES) -
     with torch.no_grad():
         model.detector.quality.cls.bias.fill_(1.0)
     model.save(folder / "best.safetensors")
+
+
+def loud(model: Model) -> Model:
+    """Make a model with random weights find much, its scores and edges spread."""
+    with torch.no_grad():
+        model.detector.quality.cls.weight.mul_(30)
+        model.detector.quality.cls.bias.fill_(-1.0)
+        model.detector.box_conv.weight.mul_(30)
+    return model
+
+
+@final
+class Edges(BoxRepresentation):
+    """Four plain numbers: a representation from outside the package, without bins."""
+
+    width = 1
+    bins = None
+
+    def values(self, code: Float[Tensor, "*n 4 w"]) -> Float[Tensor, "*n 4"]:
+        return code[..., 0].exp()
+
+    def probabilities(self, code: Float[Tensor, "*n 4 w"]) -> Float[Tensor, "*n 4 bins"]:
+        raise NotImplementedError
+
+    def losses(self, code: Float[Tensor, "p 4 w"], targets: Float[Tensor, "p 4"]) -> dict[str, Float[Tensor, " p"]]:
+        return {}

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import final
-
 import pytest
 import torch
 from annotated_types import Ge
-from jaxtyping import Float
-from torch import Tensor
 
-from gfocal.boxrep import BOXES, BoxRepresentation, General
+from gfocal.boxrep import BOXES, General
 from gfocal.builder import build_parts
 from gfocal.config import HeadConfig, Recipe
 from gfocal.errors import UserError
 from gfocal.quality import DGQP, QUALITIES
+from helpers import Edges
 
 QUALITY_SPECS = [
     *({"name": name} for name in sorted(QUALITIES)),
@@ -105,23 +102,6 @@ def test_options_reach_their_parts(tiny_recipe: Recipe) -> None:
     assert parts.criterion.quality.predictor[0].weight.shape[:2] == (16, 16)
     assert isinstance(parts.criterion.box, General)
     assert (parts.criterion.box.delta, parts.criterion.box.dfl_weight) == (2.0, 0.5)
-
-
-@final
-class Edges(BoxRepresentation):
-    """Four plain numbers: a representation from outside the package, without bins."""
-
-    width = 1
-    bins = None
-
-    def values(self, code: Float[Tensor, "*n 4 w"]) -> Float[Tensor, "*n 4"]:
-        return code[..., 0].exp()
-
-    def probabilities(self, code: Float[Tensor, "*n 4 w"]) -> Float[Tensor, "*n 4 bins"]:
-        raise NotImplementedError
-
-    def losses(self, code: Float[Tensor, "p 4 w"], targets: Float[Tensor, "p 4"]) -> dict[str, Float[Tensor, " p"]]:
-        return {}
 
 
 def test_a_part_from_outside_takes_the_place_of_the_recipes(tiny_recipe_v1: Recipe) -> None:

@@ -7,18 +7,14 @@ from PIL import Image
 
 import gfocal
 from gfocal.errors import UserError
+from helpers import loud
 
 
 @pytest.fixture(scope="module")
 def model():
     """A mini detector with random weights whose scores pass the test threshold."""
     torch.manual_seed(0)
-    made = gfocal.build("gflv2_r18_mini", device="cpu")
-    with torch.no_grad():
-        made.detector.quality.cls.weight.mul_(30)
-        made.detector.quality.cls.bias.fill_(-1.0)
-        made.detector.box_conv.weight.mul_(30)
-    return made
+    return loud(gfocal.build("gflv2_r18_mini", device="cpu"))
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
 
 import gfocal
-from gfocal.boxrep import BoxRepresentation
 from gfocal.builder import Parts
 from gfocal.config import Recipe
 from gfocal.errors import UserError
@@ -25,22 +22,13 @@ from gfocal.model import Model
 from gfocal.structures import Truth
 from gfocal.testing import detect, detect_augmented, evaluate
 from gfocal.tta import Augmentation, mirror, predict_augmented
-from helpers import assert_same_detections
+from helpers import Edges, assert_same_detections, loud
 
 NAMES = ("circle", "square", "star")
 SEEDS = st.integers(0, 10_000)
 FUSES = ("boxes", "distributions")
 IDENTITY = Augmentation((1.0,), flip=False)
 HEIGHT, WIDTH = 64, 96  # a size that the tiny recipe does not resize
-
-
-def loud(model: Model) -> Model:
-    """Make a model with random weights find much, its scores and edges spread."""
-    with torch.no_grad():
-        model.detector.quality.cls.weight.mul_(30)
-        model.detector.quality.cls.bias.fill_(-1.0)
-        model.detector.box_conv.weight.mul_(30)
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -186,25 +174,8 @@ def test_views_in_which_nothing_is_found_give_nothing(model: Model, fuse: str) -
     assert found.quality is not None
 
 
-@final
-class Plain(BoxRepresentation):
-    """Four plain numbers without bins."""
-
-    width = 1
-    bins = None
-
-    def values(self, code: Float[Tensor, "*n 4 w"]) -> Float[Tensor, "*n 4"]:
-        return code[..., 0].exp()
-
-    def probabilities(self, code: Float[Tensor, "*n 4 w"]) -> Float[Tensor, "*n 4 bins"]:
-        raise NotImplementedError
-
-    def losses(self, code: Float[Tensor, "p 4 w"], targets: Float[Tensor, "p 4"]) -> dict[str, Float[Tensor, " p"]]:
-        return {}
-
-
 def test_a_model_without_bins_sees_views_but_fuses_none(tiny_recipe_v1: Recipe) -> None:
-    model = loud(gfocal.build(tiny_recipe_v1, box=Plain(), device="cpu"))
+    model = loud(gfocal.build(tiny_recipe_v1, box=Edges(), device="cpu"))
     found = predict_augmented(model, noise(), Augmentation((1.0, 1.25)))
     assert len(found) > 5
     assert found.edges is None
