@@ -143,6 +143,11 @@ def test_views_that_make_no_sense_are_refused(capsys, run_folder, two_pictures, 
     assert says in refused(capsys, "evaluate", run_folder, "--data", two_pictures, "--tta", *options)
 
 
+@pytest.mark.parametrize("options", [("--scale", "2"), ("--no-flip",), ("--fuse", "distributions")])
+def test_options_of_views_without_views_are_refused(capsys, run_folder, two_pictures, options):
+    assert "--tta" in refused(capsys, "evaluate", run_folder, "--data", two_pictures, *options)
+
+
 def test_predict_draws_every_picture_and_prints_json(capsys, run_folder, picture, tmp_path):
     out_folder = tmp_path / "drawn"
     code, out, _ = ran(capsys, "predict", run_folder, picture, "--out", out_folder, "--threshold", "0", "--json")

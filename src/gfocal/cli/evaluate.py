@@ -40,9 +40,12 @@ def evaluate(
     """
     import gfocal
     from gfocal.data.dataset import open_dataset
+    from gfocal.errors import UserError
     from gfocal.progress import ProgressBar
     from gfocal.tta import Augmentation
 
+    if not tta and (scale or not flip or fuse != "boxes"):
+        raise UserError("--scale, --no-flip and --fuse say how several views are seen: give --tta, too")
     views = Augmentation(tuple(scale or Augmentation.scales), flip, fuse) if tta else None  # type: ignore[arg-type]
     dataset = open_dataset(data, split)
     loaded = gfocal.load(model, device=device)
