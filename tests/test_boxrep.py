@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfocal.boxrep import BOXES, General
+from gfocal.boxrep import BOXES, Dirac, Gaussian, General
 
 
 def test_the_papers_choice_is_17_bins_one_stride_apart() -> None:
@@ -99,5 +99,80 @@ def test_impossible_distributions_are_refused_with_the_value() -> None:
             General(delta=delta)
 
 
+# ---------------------------------------------------------------- Dirac delta
+
+
+def test_a_dirac_delta_is_its_number_and_has_no_loss_of_its_own() -> None:
+    code = torch.randn(2, 3, 4, 1)
+    assert torch.equal(Dirac().values(code), code[..., 0])
+    assert Dirac().losses(code[0], torch.randn(3, 4)) == {}
+    assert (Dirac().width, Dirac().bins) == (1, None)
+    with pytest.raises(NotImplementedError, match="no bins"):
+        Dirac().probabilities(code)
+
+
+# ---------------------------------------------------------------- Gaussian
+
+
+@given(seed=st.integers(0, 10_000), weight=st.sampled_from([0.25, 1.0, 2.0]))
+def test_the_gaussian_loss_is_the_likelihood_without_its_constant(seed: int, weight: float) -> None:
+    box = Gaussian(weight=weight)
+    generator = torch.Generator().manual_seed(seed)
+    code = torch.randn(3, 4, 2, generator=generator) * 3
+    targets = torch.randn(3, 4, generator=generator) * 5
+    normal = torch.distributions.Normal(code[..., 0], box.variances(code).sqrt())
+    expected = -normal.log_prob(targets) - math.log(2 * math.pi) / 2
+    (loss,) = box.losses(code, targets).values()
+    assert list(box.losses(code, targets)) == ["box"]
+    torch.testing.assert_close(loss, weight * expected.mean(-1), rtol=1e-4, atol=1e-4)
+
+
+def test_mean_and_variance_are_read_off_the_code() -> None:
+    code = torch.randn(2, 3, 4, 2) * 4
+    box = Gaussian(smallest=0.01)
+    assert torch.equal(box.values(code), code[..., 0])
+    torch.testing.assert_close(box.variances(code), (code[..., 1].exp() + 1).log() + 0.01)
+    assert (box.variances(torch.full((1, 4, 2), -1e4)) >= 0.01).all()
+    assert (box.width, box.bins) == (2, None)
+    with pytest.raises(NotImplementedError, match="no bins"):
+        box.probabilities(code)
+
+
+def test_the_gaussian_loss_is_least_at_the_target_and_its_squared_error() -> None:
+    box, target, error = Gaussian(), 2.0, 0.7
+
+    def loss(mean: float, variance: float) -> float:
+        raw = math.log(math.expm1(variance - box.smallest))  # the inverse of the softplus
+        code = torch.tensor([mean, raw], dtype=torch.float64).expand(1, 4, 2)
+        return box.losses(code, torch.full((1, 4), target, dtype=torch.float64))["box"].item()
+
+    for variance in (0.1, 1.0, 5.0):  # over the mean the least is at the target
+        assert all(loss(target, variance) < loss(target + step, variance) for step in (-0.5, -0.01, 0.01, 0.5))
+    best = error**2  # over the variance it is at the square of the error
+    assert all(loss(target + error, best) < loss(target + error, best * factor) for factor in (0.5, 0.99, 1.01, 2))
+    assert loss(target + error, best) == pytest.approx(0.5 + math.log(best) / 2)
+
+
+def test_gradients_of_the_gaussian_agree_with_finite_differences() -> None:
+    code = torch.randn(2, 4, 2, dtype=torch.float64, requires_grad=True)
+    targets = torch.randn(2, 4, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda code: Gaussian().losses(code, targets)["box"], (code,))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_gaussian_loss_is_float32_and_finite_for_any_code(dtype: torch.dtype) -> None:
+    code = torch.tensor([-3e4, -50.0, 0.0, 50.0, 3e4]).repeat(4, 1).T[..., None].expand(5, 4, 2).to(dtype)
+    loss = Gaussian().losses(code, torch.zeros(5, 4))["box"]
+    assert loss.dtype == torch.float32
+    assert loss.isfinite().all()
+    assert Gaussian().losses(code[:0], torch.zeros(0, 4))["box"].shape == (0,)
+
+
+@pytest.mark.parametrize("option", ["weight", "smallest"])
+def test_impossible_gaussians_are_refused_with_the_value(option: str) -> None:
+    with pytest.raises(ValueError, match=f"{option} must be greater than 0, got 0"):
+        Gaussian(**{option: 0.0})
+
+
 def test_the_choices_are_named() -> None:
-    assert BOXES["general"] is General
+    assert {"dirac": Dirac, "gaussian": Gaussian, "general": General} == BOXES

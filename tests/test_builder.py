@@ -1,107 +1,303 @@
-"""Parts fit together: every quality with every box representation builds, learns and finds boxes."""
+"""Parts fit together: every family, with every quality and every box representation that it can have, learns."""
 
 from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, get_args
 
 import pytest
 import torch
 from annotated_types import Ge
+from jaxtyping import config as shape_checks
+from torch import Tensor, nn
 
+from gfocal import builder
 from gfocal.boxrep import BOXES, General
-from gfocal.builder import build_parts
-from gfocal.config import HeadConfig, Recipe
+from gfocal.builder import Parts, build_parts
+from gfocal.config import BackboneConfig, HeadConfig, PicturesConfig, Recipe
 from gfocal.errors import UserError
-from gfocal.quality import DGQP, QUALITIES
-from helpers import Edges
+from gfocal.families import FAMILIES
+from gfocal.nn.backbone import create_backbone
+from gfocal.quality import QUALITIES
+from gfocal.quality.convs import Places
+from gfocal.quality.joint import DGQP
+from helpers import Edges, head
 
-QUALITY_SPECS = [
-    *({"name": name} for name in sorted(QUALITIES)),
-    {"name": "joint", "beta": 0.0},
-    {"name": "dgqp", "top_k": 1, "hidden": 8, "beta": 1.0},
+Spec = dict[str, Any]
+
+FAMILY_SPECS: list[Spec] = [
+    {"name": "atss"},
+    {"name": "atss", "coding": "deltas"},
+    {"name": "fcos"},
+    {"name": "retinanet"},
+    {"name": "retinanet", "coding": "deltas"},
+    {"name": "foveabox"},
+    {"name": "foveabox", "coding": "logarithms"},
+    {"name": "ssd"},
 ]
-BOX_SPECS = [
-    *({"name": name} for name in sorted(BOXES)),
-    {"name": "general", "n": 12},
-    {"name": "general", "n": 32, "delta": 0.5},
-    {"name": "general", "dfl_weight": 0.0},
+SPREAD = [spec for spec in FAMILY_SPECS if spec["name"] != "ssd" and "coding" not in spec]
+"""Families whose values are distances, which a distribution can stand for."""
+MANY_ANCHORS = [spec for spec in FAMILY_SPECS if spec in ({"name": "retinanet", "coding": "deltas"}, {"name": "ssd"})]
+"""Families of several anchors a cell."""
+QUALITY_SPECS: list[Spec] = [
+    {"name": "none"},
+    {"name": "branch", "label": "centerness"},
+    {"name": "branch", "label": "iou"},
+    {"name": "guided", "label": "centerness"},
+    {"name": "guided", "label": "iou"},
+    {"name": "joint"},
+    {"name": "dgqp"},
+    {"name": "composed"},
+    {"name": "conv", "places": "point"},
+    {"name": "conv", "places": "star"},
 ]
+BOX_SPECS: list[Spec] = [{"name": "dirac"}, {"name": "gaussian"}, {"name": "general"}]
+TURNS = {
+    "dirac": ("branch_centerness", "guided_iou", "conv_point"),
+    "gaussian": ("branch_iou", "guided_centerness", "conv_star"),
+    "general": ("branch_centerness", "guided_iou", "conv_point"),
+}
+"""Which label or place each box representation meets with every family, since neither sees the other."""
+
+STATISTICS = [["top"], ["mean"], ["var"], ["top", "var"], ["mean", "var"], ["top", "mean", "var"]]
+FURTHER: list[tuple[Spec, Spec]] = [
+    *(({"name": "dgqp", "statistics": names}, {"name": "general"}) for names in STATISTICS),
+    ({"name": "dgqp", "top_k": 1, "hidden": 8, "beta": 1.0}, {"name": "general"}),
+    ({"name": "composed", "dims": 8, "statistics": ["top", "mean", "var"]}, {"name": "general"}),
+    ({"name": "joint", "beta": 0.0}, {"name": "general", "n": 12}),
+    *(({"name": "conv", "places": places}, {"name": "general"}) for places in get_args(Places)),
+    *(
+        (quality, box)
+        for quality in ({"name": "branch"}, {"name": "dgqp"})
+        for box in (
+            {"name": "general", "dfl_weight": 0.0},
+            {"name": "general", "n": 12},
+            {"name": "general", "n": 32, "delta": 0.5},
+        )
+    ),
+]
+"""What further options there are, with ATSS: they do not see the family."""
+
+
+def refusal(family: Spec, quality: Spec, box: Spec) -> str | None:
+    """Return what the refusal of a combination must say, None for a legal one: the papers' own limits."""
+    if box["name"] == "general" and family not in SPREAD:
+        return "spreads each edge over distances"
+    if quality["name"] in ("dgqp", "composed") and box["name"] != "general":
+        return "reads the 4 highest probabilities"
+    if quality["name"] in ("dgqp", "composed", "conv") and family in MANY_ANCHORS:
+        return "reads one box a cell"
+    return None
+
+
+def spec_id(spec: Spec) -> str:
+    return "_".join("-".join(value) if isinstance(value, list) else str(value) for value in spec.values())
+
+
+ALL = [(family, quality, box) for family in FAMILY_SPECS for quality in QUALITY_SPECS for box in BOX_SPECS]
+ILLEGAL = [combination for combination in ALL if refusal(*combination)]
+LEGAL = [
+    (family, quality, box)
+    for family, quality, box in ALL
+    if not refusal(family, quality, box) and (len(quality) == 1 or spec_id(quality) in TURNS[box["name"]])
+]
+
+
+def combination_ids(combinations: list[tuple[Spec, Spec, Spec]]) -> list[str]:
+    return ["-".join(map(spec_id, combination)) for combination in combinations]
+
+
+# ---------------------------------------------------------------- the contract
+
 HEIGHT, WIDTH = 64, 96
+BOXES_OF_TWO = torch.tensor([[4.0, 6.0, 60.0, 58.0], [50.0, 20.0, 95.0, 63.0]])
 TRUTHS = [
-    {"boxes": torch.tensor([[4.0, 6.0, 60.0, 58.0], [50.0, 20.0, 95.0, 63.0]]), "labels": torch.tensor([0, 2])},
+    {"boxes": BOXES_OF_TWO, "labels": torch.tensor([0, 2])},
     {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long), "size": (64, 64)},
 ]
+STEPS = 15
 
 
-def spec_id(spec: dict[str, object]) -> str:
-    return ",".join(str(value) if key == "name" else f"{key}={value}" for key, value in spec.items())
+@cache
+def backbone_of(name: str, width: float) -> nn.Module:
+    torch.manual_seed(0)
+    return create_backbone(name, width=width)
 
 
-@pytest.mark.parametrize("quality", QUALITY_SPECS, ids=spec_id)
-@pytest.mark.parametrize("box", BOX_SPECS, ids=spec_id)
-def test_every_quality_learns_with_every_box(
-    tiny_recipe: Recipe, quality: dict[str, object], box: dict[str, object]
-) -> None:
-    parts = build_parts(tiny_recipe.model_copy(update={"quality": quality, "box": box}))
-    optimizer = torch.optim.SGD(parts.detector.parameters(), lr=0.01)
-    images = torch.randn(2, 3, HEIGHT, WIDTH)
-    for _ in range(2):
-        losses = parts.criterion(parts.detector.train()(images), TRUTHS)
-        assert losses.keys() == {"cls", "box"} | ({"dfl"} if box.get("dfl_weight") != 0 else set())
-        loss = sum(losses.values(), torch.zeros(()))
-        assert loss.isfinite()
-        assert all(value > 0 for value in losses.values())
+@pytest.fixture
+def backbones_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy the backbone of the first test in all others, because making one takes longer than the steps."""
+
+    def copied(name: str, *, pretrained: bool, width: float) -> nn.Module:
+        assert not pretrained
+        return copy.deepcopy(backbone_of(name, width))
+
+    monkeypatch.setattr(builder, "create_backbone", copied)
+
+
+@pytest.fixture
+def shapes_checked_once() -> Iterator[None]:
+    """Check shapes up to the end of the first step only, since all steps have the same; the test switches it off."""
+    yield
+    shape_checks.update("jaxtyping_disable", False)
+
+
+def combined(base: Recipe, family: Spec, quality: Spec, box: Spec) -> Recipe:
+    values = base.model_dump() | {"family": family, "quality": quality, "box": box}
+    values["backbone"] |= {"name": "resnet10t"}  # the shallowest: the steps are most of the time that this takes
+    if family["name"] == "ssd":
+        values["backbone"] = BackboneConfig(name="ssd_vgg16", weights="none", width=1 / 16)
+        values["pictures"] = PicturesConfig(short=512, long=512, train_short=(512, 512), keep_aspect=False)
+    return Recipe.model_validate(values)
+
+
+def example(recipe: Recipe) -> tuple[Tensor, list[dict[str, Any]], list[tuple[int, int]]]:
+    """Return pictures, their truth and their sizes: two small ones, or one as large as SSD wants it."""
+    if recipe.family["name"] == "ssd":
+        return torch.randn(1, 3, 512, 512), [{"boxes": 5 * BOXES_OF_TWO, "labels": torch.tensor([0, 2])}], [(512, 512)]
+    return torch.randn(2, 3, HEIGHT, WIDTH), TRUTHS, [(60, 90), (64, 64)]
+
+
+def trained(parts: Parts, images: Tensor, truths: list[dict[str, Any]]) -> tuple[list[float], set[str]]:
+    """Return the loss of each step, and the parameters whose gradient was not 0 in all of them."""
+    # of steps whose size does not hang on the unit of a family's box code
+    optimizer = torch.optim.AdamW(parts.detector.parameters(), lr=2e-3, fused=True)
+    totals: list[float] = []
+    moved: set[str] = set()
+    for _ in range(STEPS):
+        losses = parts.criterion(parts.detector.train()(images), truths)
+        shape_checks.update("jaxtyping_disable", True)
+        assert all(value.isfinite() for value in losses.values()), losses
+        total = sum(losses.values(), torch.zeros(()))
         optimizer.zero_grad()
-        loss.backward()
+        total.backward()
         for name, parameter in parts.detector.named_parameters():
             assert parameter.grad is not None, name
             assert parameter.grad.isfinite().all(), name
-            # a level without positives learns no box, and timm starts each block's last norm from 0
-            assert parameter.grad.any() or name.startswith(("scales.", "backbone.")), name
+            if name not in moved and parameter.grad.any():
+                moved.add(name)
         optimizer.step()
+        totals.append(total.item())
+    return totals, moved
 
+
+def check_detections(parts: Parts, images: Tensor, sizes: list[tuple[int, int]], quality: Spec) -> None:
     with torch.no_grad():
         raw = parts.detector.eval()(images)
-    sizes = [(60, 90), (64, 64)]
     for found, (height, width) in zip(parts.postprocess(raw, sizes, threshold=1e-4), sizes, strict=True):
         limit = torch.tensor([width, height, width, height], dtype=torch.float32)
-        assert 0 < len(found) <= 100
+        assert 0 < len(found) <= parts.postprocess.max_detections
         assert (found.boxes >= 0).all()
         assert (found.boxes <= limit).all()
         assert (found.boxes[:, 2:] >= found.boxes[:, :2]).all()
         assert (found.scores.diff() <= 0).all()
-        assert (found.quality is None) == (quality["name"] == "joint")
-        assert found.edges is not None
-        assert found.edges.probabilities.shape[-1] == parts.criterion.box.width
-        torch.testing.assert_close(found.edges.mean.clamp(min=0).minimum(limit), found.boxes, rtol=1e-4, atol=1e-3)
+        assert (found.quality is not None) == (quality["name"] in ("branch", "dgqp", "conv"))
+        assert (found.edges is not None) == isinstance(parts.criterion.box, General)
+        if found.edges is not None:
+            assert found.edges.probabilities.shape[-1] == parts.criterion.box.width
+            torch.testing.assert_close(found.edges.mean.clamp(min=0).minimum(limit), found.boxes, rtol=1e-4, atol=1e-3)
+
+
+def check_contract(recipe: Recipe) -> None:
+    parts = build_parts(recipe)
+    images, truths, sizes = example(recipe)
+    losses = parts.criterion(parts.detector.train()(images), truths)
+    names = {"cls", "box"}
+    names |= {"dfl"} if recipe.box["name"] == "general" and recipe.box.get("dfl_weight") != 0 else set()
+    names |= {"quality"} if recipe.quality["name"] == "branch" else set()
+    assert losses.keys() == names
+    totals, moved = trained(parts, images, truths)
+    # a label that is the IoU rises as boxes get better, and with it the loss of scores that start near 0
+    if recipe.quality["name"] == "none" or recipe.quality.get("label") == "centerness":
+        assert totals[-1] < totals[0]
+    still = {name for name, _ in parts.detector.named_parameters()} - moved
+    if parts.criterion.family.shared:
+        # a level without positives learns no scale of boxes
+        assert not {name for name in still if not name.startswith("scales.")}
+        assert len(still) < len(parts.detector.scales)
+    check_detections(parts, images, sizes, recipe.quality)
+
+
+@pytest.mark.usefixtures("backbones_made_once", "shapes_checked_once")
+@pytest.mark.parametrize(("family", "quality", "box"), LEGAL, ids=combination_ids(LEGAL))
+def test_every_legal_combination_learns(tiny_recipe: Recipe, family: Spec, quality: Spec, box: Spec) -> None:
+    """The contract of the three axes: it builds, learns to finite and falling losses, moves all, and finds boxes.
+
+    Not all products are taken. Each box representation meets one label of branch, one of guided and one place of
+    `conv`, so that every family meets two of each: labels and places do not see how boxes are represented. What
+    further options a quality or a box representation has meets ATSS alone, below: they do not see the family.
+    """
+    check_contract(combined(tiny_recipe, family, quality, box))
+
+
+@pytest.mark.usefixtures("backbones_made_once", "shapes_checked_once")
+@pytest.mark.parametrize(("quality", "box"), FURTHER, ids=["-".join(map(spec_id, pair)) for pair in FURTHER])
+def test_every_option_learns_with_atss(tiny_recipe: Recipe, quality: Spec, box: Spec) -> None:
+    check_contract(combined(tiny_recipe, {"name": "atss"}, quality, box))
+
+
+@pytest.mark.usefixtures("backbones_made_once")
+@pytest.mark.parametrize(("family", "quality", "box"), ILLEGAL, ids=combination_ids(ILLEGAL))
+def test_every_other_combination_is_refused_with_the_reason(
+    tiny_recipe: Recipe, family: Spec, quality: Spec, box: Spec
+) -> None:
+    recipe = combined(tiny_recipe, family, quality, box)
+    with pytest.raises(UserError, match=refusal(family, quality, box)) as caught:
+        build_parts(recipe)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_contract_leaves_no_choice_of_an_axis_out() -> None:
+    assert {family["name"] for family, _, _ in LEGAL} == FAMILIES.keys()
+    assert {quality["name"] for _, quality, _ in LEGAL} == QUALITIES.keys()
+    assert {box["name"] for _, _, box in LEGAL} == BOXES.keys()
+    assert len(ALL) == 8 * 10 * 3
+    for family in FAMILY_SPECS:
+        met = {(quality["name"], box["name"]) for other, quality, box in LEGAL if other == family}
+        boxes = {"dirac", "gaussian"} | ({"general"} if family in SPREAD else set())
+        qualities = {"none", "branch", "guided", "joint"} | (set() if family in MANY_ANCHORS else {"conv"})
+        reading = {("dgqp", "general"), ("composed", "general")} if family in SPREAD else set()
+        assert met == {(quality, box) for quality in qualities for box in boxes} | reading
+
+
+# ---------------------------------------------------------------- how parts hang together
 
 
 def test_the_parts_share_what_they_have_in_common(tiny_recipe: Recipe) -> None:
     parts = build_parts(tiny_recipe)
-    assert parts.criterion.quality is parts.detector.quality
+    assert parts.criterion.quality is parts.detector.outputs_of(0).quality
     assert parts.criterion.box is parts.postprocess.box
+    assert parts.criterion.family.coding is parts.postprocess.coding
+    assert parts.criterion.family.priors is parts.detector.priors
     assert parts.postprocess.class_names == tiny_recipe.class_names
-    test = tiny_recipe.test
-    assert parts.postprocess.score_threshold == test.score_threshold
-    assert parts.postprocess.max_per_level == test.max_per_level
-    assert parts.criterion.giou_weight == 2.0
+    for name, value in tiny_recipe.test:
+        assert getattr(parts.postprocess, name) == value, name
 
 
 def test_options_reach_their_parts(tiny_recipe: Recipe) -> None:
-    parts = build_parts(
-        tiny_recipe.model_copy(
-            update={
-                "family": {"name": "atss", "topk": 5, "anchor_scale": 4.0},
-                "quality": {"name": "dgqp", "top_k": 3, "hidden": 16, "beta": 1.0},
-                "box": {"name": "general", "n": 8, "delta": 2.0, "dfl_weight": 0.5},
-            }
-        )
-    )
-    assert parts.detector.priors.scale == 4.0
-    assert parts.detector.box_conv.out_channels == 4 * 9
+    family = {"name": "atss", "topk": 5, "anchor_scale": 4.0}
+    quality = {"name": "dgqp", "top_k": 3, "hidden": 16, "beta": 1.0}
+    box = {"name": "general", "n": 8, "delta": 2.0, "dfl_weight": 0.5}
+    parts = build_parts(combined(tiny_recipe, family, quality, box))
+    assert parts.detector.priors.sides[0].tolist() == [[32.0, 32.0]]
+    assert parts.criterion.family.assigner.topk == 5
+    assert parts.detector.outputs_of(0).box_conv.out_channels == 4 * 9
     assert isinstance(parts.criterion.quality, DGQP)
-    assert (parts.criterion.quality.top_k, parts.criterion.quality.beta) == (3, 1.0)
+    assert (parts.criterion.quality.read.top_k, parts.criterion.quality.beta) == (3, 1.0)
     assert parts.criterion.quality.predictor[0].weight.shape[:2] == (16, 16)
     assert isinstance(parts.criterion.box, General)
     assert (parts.criterion.box.delta, parts.criterion.box.dfl_weight) == (2.0, 0.5)
+
+
+def test_ssd_has_output_layers_on_every_level_and_the_others_share_theirs(tiny_recipe: Recipe) -> None:
+    none, dirac = {"name": "none"}, {"name": "dirac"}
+    for family, count, scaled in (({"name": "ssd"}, 7, False), ({"name": "fcos"}, 1, True)):
+        detector = build_parts(combined(tiny_recipe, family, none, dirac)).detector
+        assert len(detector.outputs) == count
+        assert detector.outputs_of(3) is detector.outputs[3 % count]
+        assert any("scales" in name for name, _ in detector.named_parameters()) == scaled
 
 
 def test_a_part_from_outside_takes_the_place_of_the_recipes(tiny_recipe_v1: Recipe) -> None:
@@ -116,8 +312,11 @@ def test_a_part_from_outside_takes_the_place_of_the_recipes(tiny_recipe_v1: Reci
     assert len(found) > 0
     assert found.edges is None
 
-    quality = DGQP(64, 3, top_k=2)
-    assert build_parts(tiny_recipe_v1, quality=quality).detector.quality is quality
+    quality = DGQP(head(64, 3), top_k=2)
+    assert build_parts(tiny_recipe_v1, quality=quality).detector.outputs_of(0).quality is quality
+
+
+# ---------------------------------------------------------------- what is refused besides
 
 
 def test_a_quality_that_reads_distributions_needs_some(tiny_recipe: Recipe) -> None:
@@ -126,11 +325,41 @@ def test_a_quality_that_reads_distributions_needs_some(tiny_recipe: Recipe) -> N
 
 
 def test_a_quality_cannot_look_at_more_probabilities_than_there_are(tiny_recipe: Recipe) -> None:
-    recipe = tiny_recipe.model_copy(
-        update={"quality": {"name": "dgqp", "top_k": 8}, "box": {"name": "general", "n": 4}}
-    )
-    with pytest.raises(UserError, match="top_k"):
-        build_parts(recipe)
+    for name in ("dgqp", "composed"):
+        with pytest.raises(UserError, match="top_k"):
+            build_parts(
+                combined(tiny_recipe, {"name": "atss"}, {"name": name, "top_k": 8}, {"name": "general", "n": 4})
+            )
+
+
+def test_one_quality_from_outside_cannot_be_on_every_level(tiny_recipe: Recipe) -> None:
+    recipe = combined(tiny_recipe, {"name": "ssd"}, {"name": "none"}, {"name": "dirac"})
+    quality = QUALITIES["none"](head(64, 3, anchors=4))
+    with pytest.raises(UserError, match="'ssd' has output layers of its own on every level"):
+        build_parts(recipe, quality=quality)
+
+
+@pytest.mark.parametrize(("family", "backbone"), [("ssd", "resnet18"), ("fcos", "ssd_vgg16")])
+def test_a_backbone_of_other_strides_is_refused(tiny_recipe: Recipe, family: str, backbone: str) -> None:
+    recipe = combined(tiny_recipe, {"name": family}, {"name": "none"}, {"name": "dirac"})
+    changed = recipe.backbone.model_copy(update={"name": backbone})
+    with pytest.raises(UserError, match=rf"'{family}' needs features at strides \[.*{backbone}"):
+        build_parts(recipe.model_copy(update={"backbone": changed}))
+
+
+@pytest.mark.parametrize(
+    "pictures",
+    [
+        PicturesConfig(short=320, long=512, train_short=(512, 512)),
+        PicturesConfig(short=512, long=512, train_short=(480, 512)),
+    ],
+)
+def test_ssd_refuses_pictures_that_its_last_level_has_no_cell_for(
+    tiny_recipe: Recipe, pictures: PicturesConfig
+) -> None:
+    recipe = combined(tiny_recipe, {"name": "ssd"}, {"name": "none"}, {"name": "dirac"})
+    with pytest.raises(UserError, match="'ssd' needs pictures of 512 pixels at least"):
+        build_parts(recipe.model_copy(update={"pictures": pictures}))
 
 
 def test_an_unknown_backbone_is_named(tiny_recipe: Recipe) -> None:
@@ -153,3 +382,14 @@ def test_the_same_seed_builds_the_same_weights(tiny_recipe: Recipe) -> None:
         torch.manual_seed(7)
         states.append(build_parts(tiny_recipe).detector.state_dict())
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
+def test_the_same_seed_gives_all_qualities_and_boxes_the_same_weights_below_them(tiny_recipe: Recipe) -> None:
+    states = []
+    for quality, box in (("joint", "dirac"), ("dgqp", "general")):
+        torch.manual_seed(7)
+        recipe = combined(tiny_recipe, {"name": "atss"}, {"name": quality}, {"name": box})
+        states.append(build_parts(recipe).detector.state_dict())
+    shared = [key for key in states[0] if not key.startswith("outputs.")]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in shared)
+    assert len(shared) > 20

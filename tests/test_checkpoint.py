@@ -131,9 +131,9 @@ def test_a_failure_while_saving_keeps_the_old_file(tiny_recipe: Recipe, tmp_path
 def test_what_does_not_fit_is_named_and_nothing_is_loaded(tiny_parts: Parts, tiny_recipe: Recipe) -> None:
     state = {key: value + 1 for key, value in tiny_parts.detector.state_dict().items() if "num_batches" not in key}
     del state["trunk.cls.0.conv.weight"]
-    del state["scales.3"]
+    del state["scales.3.scale"]
     state["neck.odd.weight"] = torch.zeros(1)
-    state["quality.cls.bias"] = torch.zeros(7)
+    state["outputs.0.quality.cls.bias"] = torch.zeros(7)
     before = {key: value.clone() for key, value in tiny_parts.detector.state_dict().items()}
     with pytest.raises(UserError) as caught:
         load_state(tiny_parts.detector, state, where="weights.pth")
@@ -141,9 +141,9 @@ def test_what_does_not_fit_is_named_and_nothing_is_loaded(tiny_parts: Parts, tin
     assert text.startswith("weights.pth: does not fit the model: ")
     for part in (
         "missing trunk.cls.0.conv.weight",
-        "missing scales.3",
+        "missing scales.3.scale",
         "unexpected neck.odd.weight",
-        "quality.cls.bias is (7,), the model's (3,)",
+        "outputs.0.quality.cls.bias is (7,), the model's (3,)",
     ):
         assert part in text
     assert text.count(";") == 3
@@ -153,7 +153,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_loaded(tiny_parts: Parts, tin
 
 def test_weights_of_another_recipe_do_not_fit(tiny_parts: Parts, tiny_recipe_v1: Recipe) -> None:
     state = {k: v for k, v in tiny_parts.detector.state_dict().items() if "num_batches" not in k}
-    with pytest.raises(UserError, match=r"unexpected quality\.predictor\.0\.weight"):
+    with pytest.raises(UserError, match=r"unexpected outputs\.0\.quality\.predictor\.0\.weight"):
         load_state(build_parts(tiny_recipe_v1).detector, state, where="x")
 
 
@@ -169,7 +169,7 @@ def test_all_but_the_class_layers_is_kept_for_other_classes(tiny_recipe: Recipe)
     source, target = randomised(build_parts(tiny_recipe)), randomised(without_weights(tiny_recipe))
     before = {key: value.clone() for key, value in target.detector.state_dict().items()}
     fresh = load_all_but_classes(target.detector, weights_of(source), where="x")
-    assert fresh == ["quality.cls.weight", "quality.cls.bias"]
+    assert fresh == ["outputs.0.quality.cls.weight", "outputs.0.quality.cls.bias"]
     after, taken = target.detector.state_dict(), source.detector.state_dict()
     for key, value in after.items():
         if "num_batches_tracked" not in key:

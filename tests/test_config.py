@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import yaml
@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from gfocal.config import Recipe, options_of, read_recipe
 from gfocal.errors import UserError
+from gfocal.families import FAMILIES
 from gfocal.quality import QUALITIES
 from gfocal.recipes import RECIPES, get_recipe
 
@@ -92,8 +93,54 @@ def test_a_recipe_cannot_change() -> None:
 
 
 def test_options_are_the_parts_keyword_arguments() -> None:
-    assert options_of(QUALITIES["dgqp"]) == {"top_k": int, "hidden": int, "beta": float}
+    names = tuple[Literal["top", "mean", "var"], ...]
+    assert options_of(QUALITIES["dgqp"]) == {"top_k": int, "statistics": names, "hidden": int, "beta": float}
     assert options_of(QUALITIES["joint"]) == {"beta": float}
+    assert options_of(QUALITIES["none"]) == {}
+    assert options_of(FAMILIES["ssd"]) == {}
+    assert options_of(FAMILIES["fcos"]) == {"radius": float}
+
+
+@pytest.mark.parametrize(
+    ("axis", "spec"),
+    [
+        ("family", {"name": "atss", "coding": "deltas"}),
+        ("family", {"name": "foveabox", "coding": "logarithms", "shrink": 0.5}),
+        ("family", {"name": "ssd"}),
+        ("quality", {"name": "dgqp", "statistics": ["top", "mean", "var"]}),
+        ("quality", {"name": "composed", "dims": 32, "statistics": ["var"]}),
+        ("quality", {"name": "conv", "places": "border_extreme", "hidden": 8}),
+        ("quality", {"name": "guided", "label": "centerness"}),
+        ("box", {"name": "gaussian", "weight": 0.5, "smallest": 0.01}),
+    ],
+)
+def test_options_of_every_kind_survive_yaml(axis: str, spec: dict[str, object]) -> None:
+    recipe = Recipe.from_values(values() | {axis: spec}, where=WHERE)
+    read = {key: tuple(value) if isinstance(value, list) else value for key, value in spec.items()}
+    assert getattr(recipe, axis) == read
+    assert Recipe.from_yaml(recipe.to_yaml(), where=WHERE) == recipe
+    assert recipe.model_dump(mode="json")[axis] == spec
+
+
+@pytest.mark.parametrize(
+    ("axis", "spec", "says"),
+    [
+        ("family", {"name": "atss", "coding": "logarithms"}, "coding = 'logarithms'"),
+        ("family", {"name": "fcos", "coding": "deltas"}, "unknown option of 'fcos' 'coding'"),
+        ("family", {"name": "ssd", "size": 300}, "unknown option of 'ssd' 'size'"),
+        ("quality", {"name": "branch", "label": "centre"}, "label = 'centre'"),
+        ("quality", {"name": "conv", "places": "everywhere"}, "places = 'everywhere'"),
+        ("quality", {"name": "dgqp", "statistics": ["top", "median"]}, "statistics = ['top', 'median']"),
+        ("quality", {"name": "dgqp", "statistics": []}, "statistics must name one or more"),
+        ("box", {"name": "gaussian", "weight": 0.0}, "weight must be greater than 0, got 0"),
+        ("box", {"name": "dirac", "n": 16}, "unknown option of 'dirac' 'n'"),
+    ],
+)
+def test_options_of_every_kind_are_checked(axis: str, spec: dict[str, object], says: str) -> None:
+    text = message(changed(axis, spec))
+    assert text.startswith(f"{WHERE}: {axis}")
+    assert says in text
+    assert "\n" not in text
 
 
 # ---------------------------------------------------------------- mistakes

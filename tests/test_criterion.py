@@ -7,16 +7,23 @@ from typing import TypeAlias
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor
 
 from gfocal.assign.atss import ATSS
-from gfocal.boxrep import General
+from gfocal.assign.fcos import FCOS
+from gfocal.assign.fovea import Fovea
+from gfocal.boxrep import Dirac, Gaussian, General
 from gfocal.builder import Parts
-from gfocal.coding import Distances
 from gfocal.criterion import Criterion, ground_truth
-from gfocal.priors import SquareAnchors
-from gfocal.quality import DGQP, Joint, Quality
+from gfocal.families import Family, atss, fcos, foveabox
+from gfocal.ops import focal_loss
+from gfocal.priors import Anchors, square_sides
+from gfocal.quality import Quality
+from gfocal.quality.joint import DGQP, Joint
+from gfocal.quality.separate import Branch, Guided, Plain
 from gfocal.structures import Raw
+from helpers import head, square_anchors
 
 TruthOf: TypeAlias = "Mapping[str, Tensor | tuple[int, int]]"
 
@@ -52,6 +59,7 @@ def take(raw: Raw, rows: list[int]) -> Raw:
     quality = raw.quality_logits
     return Raw(
         raw.scores[rows],
+        raw.class_scores[rows],
         raw.box[rows],
         raw.class_logits[rows],
         None if quality is None else quality[rows],
@@ -68,8 +76,10 @@ def raw(tiny_parts: Parts) -> Raw:
     assert out.quality_logits is not None
     class_logits = out.class_logits + torch.randn(out.class_logits.shape, generator=noise)
     quality_logits = out.quality_logits + torch.randn(out.quality_logits.shape, generator=noise)
+    scores, class_scores = tiny_parts.criterion.quality.scores(class_logits, quality_logits)
     return Raw(
-        scores=tiny_parts.criterion.quality.scores(class_logits, quality_logits),
+        scores=scores,
+        class_scores=class_scores,
         box=out.box + torch.randn(out.box.shape, generator=noise),
         class_logits=class_logits,
         quality_logits=quality_logits,
@@ -115,16 +125,18 @@ def test_the_losses_of_two_small_pictures_are_those_computed_by_hand(*, with_qua
     class_logits = torch.randn(2, 4, 2, generator=generator)
     quality_logits = torch.randn(2, 4, generator=generator)
     code = torch.randn(2, 4, 4, 3, generator=generator)
-    quality: Quality = DGQP(32, 2) if with_quality else Joint(32, 2)
+    quality: Quality = DGQP(head(32, 2)) if with_quality else Joint(head(32, 2))
     apart = quality_logits if with_quality else None
+    scores, class_scores = quality.scores(class_logits, apart)
     raw = Raw(
-        scores=quality.scores(class_logits, apart),
+        scores=scores,
+        class_scores=class_scores,
         box=code,
         class_logits=class_logits,
         quality_logits=apart,
-        priors=SquareAnchors((8,))([torch.zeros(1, 1, 2, 2)]),
+        priors=square_anchors((8,))([torch.zeros(1, 1, 2, 2)]),
     )
-    criterion = Criterion(ATSS(), Distances(), General(n=2), quality, giou_weight=2.0)
+    criterion = Criterion(atss(), General(n=2), quality)
     losses = criterion(raw, [truth_of([list(BOX)], [1]), truth_of([list(BOX)], [0])])
 
     cls = weights = box = dfl = 0.0
@@ -144,6 +156,63 @@ def test_the_losses_of_two_small_pictures_are_those_computed_by_hand(*, with_qua
         dfl += max(joint[3]) * 0.25 * own_dfl
     expected = {"cls": cls / 2, "box": box / weights, "dfl": dfl / weights}
     assert {name: value.item() for name, value in losses.items()} == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("family", [atss(), fcos(), foveabox()])
+@pytest.mark.parametrize("quality", [Plain(head(32, 2)), Branch(head(32, 2)), Guided(head(32, 2), label="iou")])
+def test_losses_are_divided_by_what_the_family_and_the_quality_say(family: Family, quality: Quality) -> None:
+    """Two pictures, one without boxes: element-wise losses and weights as the parts give them, divided by hand."""
+    generator = torch.Generator().manual_seed(4)
+    family = replace(family, priors=Anchors((8,), square_sides((8,), 8.0), offset=family.priors.offset))
+    if isinstance(family.assigner, FCOS | Fovea):  # of one level
+        one = FCOS(limits=(math.inf,)) if isinstance(family.assigner, FCOS) else Fovea(ranges=((1, 2000),))
+        family = replace(family, assigner=one)
+    priors = family.priors([torch.zeros(1, 1, 8, 8)])
+    class_logits = torch.randn(2, 64, 2, generator=generator)
+    apart = torch.randn(2, 64, generator=generator) if isinstance(quality, Branch) else None
+    scores, class_scores = quality.scores(class_logits, apart)
+    code = torch.rand(2, 64, 4, 1, generator=generator) * 3
+    raw = Raw(scores, class_scores, code, class_logits, apart, priors)
+    truths = [truth_of([[8.0, 10.0, 50.0, 40.0], [20.0, 4.0, 60.0, 62.0]], [1, 0]), EMPTY]
+    losses = Criterion(family, Dirac(), quality)(raw, truths)
+
+    match = family.assigner(priors, ground_truth(raw, truths))
+    where, box = match.location[match.positive], truths[0]["boxes"][match.truth[match.positive]]
+    count = len(where)
+    assert count >= 3
+    predicted = family.coding.decode(priors[where], code.flatten(0, 1)[where][..., 0])
+    iou = torchvision.ops.box_iou(predicted, box).diagonal()
+    ltrb = torch.cat([priors.points[where] - box[:, :2], box[:, 2:] - priors.points[where]], dim=1)
+    shares = [torch.minimum(ltrb[:, i], ltrb[:, i + 2]) / torch.maximum(ltrb[:, i], ltrb[:, i + 2]) for i in (0, 1)]
+    weight = {Plain: torch.ones(count), Branch: (shares[0] * shares[1]).sqrt(), Guided: iou}[type(quality)]
+    giou = 1 - torchvision.ops.generalized_box_iou(predicted, box).diagonal()
+    times = 1.0 if isinstance(family.assigner, FCOS) else 2.0
+    # unweighted losses are divided by the positives, of which ATSS counts one in the empty picture, too
+    unweighted = count + (1 if isinstance(family.assigner, ATSS) else 0)
+    total = unweighted if isinstance(quality, Plain) else weight.sum()
+    torch.testing.assert_close(losses["box"], times * (giou * weight).sum() / total)
+    labels = torch.zeros(128, 2)
+    labels[where, truths[0]["labels"][match.truth[match.positive]]] = 1
+    focal = quality.classification
+    cls = focal_loss(class_logits.flatten(0, 1), labels, gamma=focal.gamma, alpha=focal.alpha)
+    if isinstance(quality, Guided):
+        cls[labels > 0] *= iou[where.argsort()]
+    # ATSS counts a picture as one positive at least, the others add the pictures to the positives
+    divisor = count + (1 if isinstance(family.assigner, ATSS) else 2)
+    torch.testing.assert_close(losses["cls"], cls.sum() / divisor)
+    if isinstance(quality, Branch):
+        bce = torch.nn.functional.binary_cross_entropy(apart.flatten()[where].sigmoid(), weight, reduction="sum")
+        torch.testing.assert_close(losses["quality"], bce / (divisor if isinstance(family.assigner, ATSS) else count))
+
+
+def test_a_representations_own_box_loss_takes_the_place_of_the_familys() -> None:
+    quality, box = Plain(head(32, 2)), Gaussian(weight=0.5)
+    priors = square_anchors((8,))([torch.zeros(1, 1, 2, 2)])
+    logits, code = torch.randn(1, 4, 2), torch.randn(1, 4, 4, 2)
+    raw = Raw(logits.sigmoid(), logits.sigmoid(), code, logits, None, priors)
+    losses = Criterion(atss(), box, quality)(raw, [truth_of([list(BOX)], [1])])
+    assert losses.keys() == {"cls", "box"}
+    torch.testing.assert_close(losses["box"], box.losses(code[0, 3:], torch.tensor([LTRB]))["box"][0])
 
 
 # ---------------------------------------------------------------- what must not matter
@@ -191,7 +260,7 @@ def test_a_picture_without_boxes_adds_its_negatives_and_one_to_the_divisor(raw: 
     boxed = criterion(take(raw, [0, 1]), TRUTHS[:2])
     bare = criterion(take(raw, [2]), [EMPTY])
     together = criterion(raw, TRUTHS)
-    match = criterion.assigner(raw.priors, ground_truth(take(raw, [0, 1]), TRUTHS[:2]))
+    match = criterion.family.assigner(raw.priors, ground_truth(take(raw, [0, 1]), TRUTHS[:2]))
     positives = int(match.positive.sum())
     assert positives > 2
     expected = (boxed["cls"] * positives + bare["cls"]) / (positives + 1)

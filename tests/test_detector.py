@@ -15,16 +15,16 @@ STRIDES = (8, 16, 32, 64, 128)
 def test_rows_run_level_by_level_and_row_by_row(tiny_parts: Parts) -> None:
     detector = tiny_parts.detector.eval()
     for i, scale in enumerate(detector.scales):
-        nn.init.constant_(scale, 1 + i / 10)
-    nn.init.normal_(detector.box_conv.bias)
+        nn.init.constant_(scale.scale, 1 + i / 10)
+    nn.init.normal_(detector.outputs_of(0).box_conv.bias)
     images = torch.randn(2, 3, 96, 160)
     with torch.no_grad():
         raw = detector(images)
         row = 0
-        for level, feature in enumerate(detector.fpn(detector.backbone(images))):
+        for level, feature in enumerate(detector.neck(detector.backbone(images))):
             cls_feature, box_feature = detector.trunk(feature, level)
-            box = detector.scales[level] * detector.box_conv(box_feature)
-            class_logits, quality_logits = detector.quality(cls_feature, box_feature, box)
+            box = detector.scales[level](detector.outputs_of(0).box_conv(box_feature))
+            class_logits, quality_logits = detector.outputs_of(0).quality(cls_feature, box_feature, box)
             for y in range(feature.shape[2]):
                 for x in range(feature.shape[3]):
                     assert raw.priors.points[row].tolist() == [x * STRIDES[level], y * STRIDES[level]]

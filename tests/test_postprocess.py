@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gfocal.boxrep import General
+from gfocal.boxrep import Dirac, Gaussian, General
 from gfocal.builder import build_parts
-from gfocal.coding import Distances
+from gfocal.coding import Deltas, Distances, Logarithms
 from gfocal.config import Recipe, TestConfig
 from gfocal.ops.nms import SUPPRESSIONS
 from gfocal.postprocess import PostProcess
-from gfocal.priors import SquareAnchors
+from gfocal.priors import Anchors
 from gfocal.structures import Raw
-from helpers import assert_same_detections
+from helpers import assert_same_detections, square_anchors
 
 SIZES = [(6, 8), (3, 4)]
 STRIDES = (8, 16)
@@ -31,10 +31,11 @@ N = 4
 def raw_of(scores: Tensor, code: Tensor, quality_logits: Tensor | None = None) -> Raw:
     return Raw(
         scores=scores,
+        class_scores=scores,
         box=code,
         class_logits=scores.logit(),
         quality_logits=quality_logits,
-        priors=SquareAnchors(STRIDES)([torch.zeros(1, 1, *size) for size in SIZES]),
+        priors=square_anchors(STRIDES)([torch.zeros(1, 1, *size) for size in SIZES]),
     )
 
 
@@ -233,7 +234,7 @@ def test_boxes_lie_on_the_picture_with_their_corners_in_order() -> None:
 def test_pictures_are_told_apart() -> None:
     raw = random_raw(4, pictures=2)
     both = processor()(raw, [(48, 64), (48, 64)])
-    second = Raw(raw.scores[1:], raw.box[1:], raw.class_logits[1:], None, raw.priors)
+    second = Raw(raw.scores[1:], raw.class_scores[1:], raw.box[1:], raw.class_logits[1:], None, raw.priors)
     (alone,) = processor()(second, [(48, 64)])
     assert torch.equal(both[1].boxes, alone.boxes)
     assert torch.equal(both[1].scores, alone.scores)
@@ -296,3 +297,76 @@ def test_results_do_not_carry_gradients() -> None:
     assert not found.scores.requires_grad
     assert found.edges is not None
     assert not found.edges.probabilities.requires_grad
+
+
+# ---------------------------------------------------------------- other codings and scores
+
+
+def test_ranking_goes_by_the_score_and_the_threshold_by_the_class_score() -> None:
+    class_scores = torch.full((1, COUNT, 3), 0.01)
+    scores = class_scores.clone()
+    # class scores over the threshold, under it, and far over it; their scores rank otherwise
+    class_scores[0, [5, 20, 30], 0] = torch.tensor([0.06, 0.04, 0.9])
+    scores[0, [5, 20, 30], 0] = torch.tensor([0.05, 0.04, 0.02])
+    raw = replace(raw_of(scores, torch.zeros(1, COUNT, 4, N + 1)), class_scores=class_scores)
+    for ranking in RANKINGS:
+        (found,) = processor(ranking=ranking)(raw, [(48, 64)])
+        torch.testing.assert_close(found.scores, torch.tensor([0.05, 0.02]))
+        (first,) = processor(ranking=ranking, max_per_level=1)(raw, [(48, 64)])
+        torch.testing.assert_close(first.scores, torch.tensor([0.05]))
+        assert len(processor(ranking=ranking)(raw, [(48, 64)], threshold=0.9)[0]) == 0
+
+
+def test_without_a_cap_all_of_a_level_are_kept() -> None:
+    raw = raw_of(torch.rand(1, COUNT, 3) * 0.5 + 0.4, torch.zeros(1, COUNT, 4, N + 1))
+    counts = []
+    for ranking in RANKINGS:
+        process = PostProcess(
+            Distances(),
+            General(n=N),
+            NAMES,
+            max_per_level=None,
+            nms_threshold=1.0,
+            max_detections=1000,
+            ranking=ranking,
+        )
+        counts.append(len(process(raw, [(1000, 1000)])[0]))
+    assert counts == [3 * COUNT] * 2
+
+
+@pytest.mark.parametrize("coding", [Distances(), Deltas(), Logarithms()])
+@pytest.mark.parametrize("box", [Dirac(), Gaussian()])
+def test_codes_without_bins_are_decoded_by_their_family(
+    coding: Distances | Deltas | Logarithms, box: Dirac | Gaussian
+) -> None:
+    code = torch.randn(1, COUNT, 4, box.width)
+    raw = raw_of(torch.rand(1, COUNT, 3), code)
+    process = PostProcess(coding, box, NAMES, score_threshold=0.3, nms_threshold=1.0, max_detections=1000)
+    (found,) = process(raw, [(40, 50)])
+    assert found.edges is None
+    decoded_boxes = coding.decode(raw.priors, code[0, ..., 0])
+    last = coding.last_pixel
+    limit = torch.tensor([50.0 - last, 40.0 - last] * 2)
+    location, label = (raw.scores[0] > 0.3).nonzero(as_tuple=True)
+    scores = raw.scores[0, location, label]
+    order = scores.argsort(descending=True)
+    torch.testing.assert_close(found.scores, scores[order])
+    torch.testing.assert_close(found.boxes, decoded_boxes[location].clamp(min=0).minimum(limit)[order])
+
+
+def test_boxes_of_foveabox_end_on_the_last_pixel() -> None:
+    raw = raw_of(torch.full((1, COUNT, 3), 0.5), torch.full((1, COUNT, 4, 1), 3.0))
+    for coding, last in ((Distances(), 64.0), (Logarithms(), 63.0)):
+        (found,) = PostProcess(coding, Dirac(), NAMES)(raw, [(48, 64)])
+        assert found.boxes[:, 2].max() == last
+        assert found.boxes[:, 3].max() == last - 16
+
+
+def test_several_anchors_of_a_cell_are_locations_of_their_own() -> None:
+    anchors = Anchors((8,), [torch.tensor([[16.0, 16.0], [32.0, 16.0]])])
+    priors = anchors([torch.zeros(1, 1, 4, 4)])
+    scores = torch.full((1, 32, 1), 0.01)
+    scores[0, [10, 11], 0] = torch.tensor([0.5, 0.6])  # both anchors of the cell at (8, 8)
+    raw = Raw(scores, scores, torch.zeros(1, 32, 4, 1), scores.logit(), None, priors)
+    (found,) = PostProcess(Deltas(), Dirac(), ("thing",), nms_threshold=0.9)(raw, [(64, 64)])
+    assert found.boxes.tolist() == [[0.0, 0.0, 24.0, 16.0], [0.0, 0.0, 16.0, 16.0]]

@@ -6,11 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import final
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from gfocal.errors import above, at_least
 from gfocal.ops.losses import distribution_focal_loss
+from gfocal.ops.precision import at_least_float32
 
 
 class BoxRepresentation(ABC):
@@ -33,7 +35,65 @@ class BoxRepresentation(ABC):
 
     @abstractmethod
     def losses(self, code: Float[Tensor, "p 4 w"], targets: Float[Tensor, "p 4"]) -> dict[str, Float[Tensor, " p"]]:
-        """Return the losses on the code itself, weighted, one value a box; beside the loss on the decoded box."""
+        """Return the losses on the code itself, weighted, one value a box.
+
+        One of the name `box` takes the place of the family's loss on the box, others come beside it.
+        """
+
+
+@final
+class Dirac(BoxRepresentation):
+    """One number for each value: a Dirac delta distribution (V1 Eq. 3)."""
+
+    width = 1
+    bins = None
+
+    def values(self, code: Float[Tensor, "*n 4 w"]) -> Float[Tensor, "*n 4"]:
+        """Return the numbers."""
+        return code[..., 0]
+
+    def probabilities(self, code: Float[Tensor, "*n 4 w"]) -> Float[Tensor, "*n 4 bins"]:
+        """Raise: there are no bins."""
+        raise NotImplementedError("a Dirac delta has no bins")
+
+    def losses(self, code: Float[Tensor, "p 4 w"], targets: Float[Tensor, "p 4"]) -> dict[str, Float[Tensor, " p"]]:
+        """Return nothing: the family's loss on the box is all."""
+        return {}
+
+
+@final
+class Gaussian(BoxRepresentation):
+    """Mean and variance of each value, learnt by their likelihood alone (V1 Table 5).
+
+    weight: of the loss, the mean over the four values. smallest: variance from where on it grows with the softplus of
+    the second number; without it, a target hit exactly would have an infinite density.
+    """
+
+    width = 2
+    bins = None
+
+    def __init__(self, *, weight: float = 1.0, smallest: float = 1e-3) -> None:
+        self.weight = above("weight", weight, 0)
+        self.smallest = above("smallest", smallest, 0)
+
+    def values(self, code: Float[Tensor, "*n 4 w"]) -> Float[Tensor, "*n 4"]:
+        """Return the means."""
+        return code[..., 0]
+
+    def variances(self, code: Float[Tensor, "*n 4 w"]) -> Float[Tensor, "*n 4"]:
+        """Return the variances, in the square of the values' unit."""
+        return F.softplus(code[..., 1]) + self.smallest
+
+    def probabilities(self, code: Float[Tensor, "*n 4 w"]) -> Float[Tensor, "*n 4 bins"]:
+        """Raise: there are no bins."""
+        raise NotImplementedError("a Gaussian has no bins")
+
+    def losses(self, code: Float[Tensor, "p 4 w"], targets: Float[Tensor, "p 4"]) -> dict[str, Float[Tensor, " p"]]:
+        """Return `box`, (x - y)² / 2σ² + log(σ²) / 2, the mean over the four values times its weight."""
+        code = at_least_float32(code)
+        variance = self.variances(code)
+        loss = (self.values(code) - targets).square() / (2 * variance) + variance.log() / 2
+        return {"box": self.weight * loss.mean(-1)}
 
 
 @final
@@ -70,4 +130,4 @@ class General(BoxRepresentation):
         return {"dfl": self.dfl_weight * distribution_focal_loss(code, inside, delta=self.delta).mean(-1)}
 
 
-BOXES: Mapping[str, type[BoxRepresentation]] = {"general": General}
+BOXES: Mapping[str, type[BoxRepresentation]] = {"dirac": Dirac, "gaussian": Gaussian, "general": General}

@@ -81,7 +81,7 @@ def load_all_but_classes(detector: nn.Module, state: Mapping[str, Tensor], *, wh
     UserError, with nothing loaded, where anything else does not fit.
     """
     own = detector.state_dict()
-    kept = [key for key in own if key.startswith(CLASS_LAYERS)]
+    kept = [key for key in own if CLASS_LAYERS in key]
     load_state(detector, {**state, **{key: own[key] for key in kept}}, where=where)
     return kept
 
@@ -111,8 +111,8 @@ DRAWS: frozenset[Any] = frozenset(
 )
 """What initialisation draws with; the error function only works on what was drawn."""
 
-CLASS_LAYERS = ("quality.cls.",)
-"""Beginnings of the keys whose shape or meaning follows the classes."""
+CLASS_LAYERS = ".quality.cls."
+"""What the keys hold whose shape or meaning follows the classes."""
 
 
 def _is_weight(key: str) -> bool:

@@ -14,16 +14,18 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    JsonValue,
+    PlainSerializer,
     TypeAdapter,
     ValidationError,
     model_validator,
 )
+from pydantic_core import to_jsonable_python
 
 from gfocal.boxrep import BOXES
+from gfocal.classification import Focal
 from gfocal.errors import UserError, unknown
 from gfocal.families import FAMILIES
-from gfocal.quality import QUALITIES
+from gfocal.quality import QUALITIES, Head
 
 Table: TypeAlias = Mapping[str, Callable[..., object]]
 
@@ -36,18 +38,33 @@ def options_of(make: Callable[..., object]) -> dict[str, Any]:
     return {p.name: hints[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
 
 
-def _checked(table: Table, try_out: Callable[..., object]) -> Callable[[dict[str, JsonValue]], dict[str, JsonValue]]:
+def name_of_outside(part: object) -> str:
+    """Return how a recipe calls a part from outside the package: `module:Class`."""
+    return f"{type(part).__module__}:{type(part).__qualname__}"
+
+
+def is_outside(spec: Mapping[str, Any]) -> bool:
+    """Return whether a part comes from outside the package, so that only its caller can make it."""
+    return ":" in str(spec["name"])
+
+
+def _checked(
+    table: Table, try_out: Callable[..., object], *, outside: bool
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Return a validator of `{"name": …, option: value}` against the parts of one axis.
 
     try_out: makes a part with options, so that the part itself refuses by ValueError what is out of its range.
+    outside: whether `{"name": "module:Class"}` may stand for a part from outside the package.
     """
 
-    def check(spec: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    def check(spec: dict[str, Any]) -> dict[str, Any]:
         name = spec.get("name")
+        if outside and isinstance(name, str) and is_outside(spec) and len(spec) == 1:
+            return spec
         if not isinstance(name, str) or name not in table:
             raise unknown("name", str(name), table)
         options = options_of(table[name])
-        read: dict[str, JsonValue] = {"name": name}
+        read: dict[str, Any] = {"name": name}
         for key, value in spec.items():
             if key == "name":
                 continue
@@ -68,13 +85,15 @@ def _make(part: Callable[..., object], **options: object) -> object:
 
 
 def _make_layers(part: Callable[..., object], **options: object) -> object:
+    head = Head(channels=64, num_classes=1, anchors=1, classification=Focal(), ltrb=lambda box: box)
     with torch.device("meta"):  # no memory, and no number drawn from the generator
-        return part(64, 1, **options)
+        return part(head, **options)
 
 
-FamilySpec = Annotated[dict[str, JsonValue], AfterValidator(_checked(FAMILIES, _make))]
-QualitySpec = Annotated[dict[str, JsonValue], AfterValidator(_checked(QUALITIES, _make_layers))]
-BoxSpec = Annotated[dict[str, JsonValue], AfterValidator(_checked(BOXES, _make))]
+Plain = PlainSerializer(to_jsonable_python)  # options may be tuples, of which JSON knows nothing
+FamilySpec = Annotated[dict[str, Any], AfterValidator(_checked(FAMILIES, _make, outside=False)), Plain]
+QualitySpec = Annotated[dict[str, Any], AfterValidator(_checked(QUALITIES, _make_layers, outside=True)), Plain]
+BoxSpec = Annotated[dict[str, Any], AfterValidator(_checked(BOXES, _make, outside=True)), Plain]
 
 
 def _rising(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -95,28 +114,42 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _weights(value: str) -> str:
+    if value in ("imagenet", "none") or value.endswith(WEIGHT_FILES):
+        return value
+    raise ValueError(f"must be imagenet, none, or a file that ends with {' or '.join(WEIGHT_FILES)}")
+
+
+WEIGHT_FILES = (".safetensors", ".pth", ".pt")
+
+
 class BackboneConfig(Frozen):
     """The backbone: timm's name with its tag of weights, and what stays frozen when it starts from them.
 
-    weights: "imagenet" starts from the tag's weights and freezes; "none" starts from random numbers and freezes
-    nothing. frozen_stages: 1 is the stem and the stage of stride 4, -1 nothing. frozen_norms: batch norms keep
-    their statistics. width: scales the channels of a ResNet. deformable: stages whose 3x3 convolutions are
-    deformable, 1 to 4 (c2 to c5); deformable_version: 1, or 2 with masks.
+    weights: "imagenet" starts from the tag's weights and freezes, and so does the path of a .safetensors or .pth file
+    of the backbone's own keys; "none" starts from random numbers and freezes nothing. frozen_stages: 1 is the stem and
+    the stage of stride 4, -1 nothing. frozen_norms: batch norms keep their statistics. frozen_affine: such norms do
+    not learn their scale and shift either. width: scales the channels of a ResNet or of SSD's VGG. deformable: stages
+    whose 3x3 convolutions are deformable, 1 to 4 (c2 to c5); deformable_version: 1, or 2 with masks. strides: which
+    convolution of a bottleneck strides, the 3x3 one or, as Caffe's ResNets do, the first 1x1 one.
     """
 
     name: str
-    weights: Literal["imagenet", "none"] = "imagenet"
+    weights: Annotated[str, AfterValidator(_weights)] = "imagenet"
     frozen_stages: int = Field(default=1, ge=-1, le=4)
     frozen_norms: bool = True
     width: float = Field(default=1.0, gt=0, le=4)
     deformable: tuple[Annotated[int, Field(ge=1, le=4)], ...] = ()
     deformable_version: Literal[1, 2] = 1
+    frozen_affine: bool = False
+    strides: Literal["3x3", "1x1"] = "3x3"
 
 
 class HeadConfig(Frozen):
     """Widths of pyramid and trunk: channels of every level, a multiple of 32, and convolutions a tower.
 
-    channels: 64 at least, because a group of one channel has one value where a level has one cell.
+    SSD has neither: its levels are as wide as its backbone makes them. channels: 64 at least, because a group of one
+    channel has one value where a level has one cell.
     """
 
     channels: int = Field(default=256, ge=64, multiple_of=32)
@@ -126,8 +159,9 @@ class HeadConfig(Frozen):
 class PicturesConfig(Frozen):
     """How pictures are prepared: sides in pixels, normalisation in 0..255, augmentation in training.
 
-    short, long: test size; the short side becomes `short` unless the long one would pass `long`. upscale: whether
-    pictures smaller than that are enlarged. train_short: range that the short side is drawn from in training.
+    short, long: test size; the short side becomes `short` unless the long one would pass `long`. keep_aspect: False
+    makes every picture `long` wide and `short` high instead, in training too. upscale: whether pictures smaller than
+    that are enlarged. train_short: range that the short side is drawn from in training.
     jitter: range of a random zoom in training, or none. color: strength of colour jitter, 0 to 1. flip: probability
     of a horizontal flip.
     """
@@ -135,6 +169,7 @@ class PicturesConfig(Frozen):
     short: Side = 800
     long: Side = 1333
     upscale: bool = True
+    keep_aspect: bool = True
     train_short: Annotated[tuple[Side, Side], Rising] = (800, 800)
     flip: Share = 0.5
     jitter: Annotated[tuple[Positive, Positive], Rising] | None = None
@@ -162,7 +197,7 @@ class TestConfig(Frozen):
     score_threshold: float = Field(default=0.05, ge=0, lt=1)
     nms: Literal["nms", "agnostic", "soft_linear", "soft_gaussian"] = "nms"
     nms_threshold: float = Field(default=0.6, gt=0, le=1)
-    max_per_level: int = Field(default=1000, ge=1)
+    max_per_level: int | None = Field(default=1000, ge=1)
     ranking: Literal["locations", "pairs"] = "locations"
     max_detections: int = Field(default=100, ge=1)
 

@@ -9,59 +9,63 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gfocal.assign.base import Assigner
 from gfocal.boxrep import BoxRepresentation
-from gfocal.coding import Coding
 from gfocal.distributed import mean_over_ranks
+from gfocal.families import Family, Regression
 from gfocal.ops.boxes import box_iou_pairwise
-from gfocal.ops.losses import giou_loss
 from gfocal.quality import Quality
 from gfocal.structures import GroundTruth, Match, Raw, Target
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """The training loss of a detector (V1 Eq. 8), without parameters of its own.
+    """The training loss of a detector (V1 Eq. 8), without parameters of its own."""
 
-    giou_weight: λ0 of Eq. 8.
-    """
-
-    assigner: Assigner
-    coding: Coding
+    family: Family
     box: BoxRepresentation
     quality: Quality
-    giou_weight: float = 2.0
 
     def __call__(self, raw: Raw, truths: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Return the weighted losses `cls`, `box` and, where they exist, `dfl` and `quality`; their sum is the loss.
 
         truths: one mapping a picture with `boxes` (g, 4) xyxy pixels, `labels` (g,), and optionally `size`, the
-        (height, width) that the picture takes up in the batch. Classification is divided by Σ over pictures of
-        max(positives, 1), box losses by the sum of their weights, both averaged over ranks; with no positive
-        anywhere box losses are 0 and every gradient is finite. ValueError where the pictures do not fit the batch,
-        or a label the classes.
+        (height, width) that the picture takes up in the batch. The family says what losses are divided by; box losses
+        that are weighted, by the sum of their weights; all averaged over ranks. With no positive anywhere box losses
+        are 0 and every gradient is finite. ValueError where the pictures do not fit the batch, or a label the classes.
         """
         truth = ground_truth(raw, truths)
-        match = self.assigner(raw.priors, truth)
-        rows = match.location % len(raw.priors)
-        priors = raw.priors[rows]
+        match = self.family.assigner(raw.priors, truth)
+        priors = raw.priors[match.location % len(raw.priors)]
         boxes = truth.boxes[match.truth]
         code = raw.box.flatten(0, 1)[match.location]
-        predicted = self.coding.decode(priors, self.box.values(code))
+        values = self.box.values(code)
+        predicted = Regression(values, self.family.coding.decode(priors, values))
+        true = Regression(self.family.coding.encode(priors, boxes), boxes)
         target = Target(
             location=match.location,
             positive=match.positive,
             counted=match.counted,
             labels=truth.labels[match.truth],
-            values=self.coding.encode(priors, boxes),
-            iou=box_iou_pairwise(predicted.detach(), boxes),
+            priors=priors,
+            boxes=boxes,
+            iou=box_iou_pairwise(predicted.boxes.detach(), boxes),
         )
-        num_positive = mean_over_ranks(_positives(match, truth))
-        losses = {name: _total(loss, target) / num_positive for name, loss in self.quality.losses(raw, target).items()}
-        weight = self.quality.box_weight(raw, target) * match.positive
-        # the bound only acts where no location is positive, and then the sum above it is 0 too
-        total = mean_over_ranks(weight.sum()).clamp(min=1e-12)
-        box_losses = {"box": self.giou_weight * giou_loss(predicted, boxes)} | self.box.losses(code, target.values)
+        counts = self.family.counts(_positives(match, truth))
+        class_count, box_count = mean_over_ranks(counts.classes), mean_over_ranks(counts.boxes)
+        losses = {
+            name: _total(loss, target) / (class_count if name == "cls" else box_count)
+            for name, loss in self.quality.losses(raw, target).items()
+        }
+        weight = self.quality.box_weight(raw, target)
+        if weight is None:
+            weight, total = match.positive.to(code.dtype), box_count
+        else:
+            weight = weight * match.positive
+            # the bound only acts where no location is positive, and then the sum above it is 0 too
+            total = mean_over_ranks(weight.sum()).clamp(min=1e-12)
+        box_losses = self.box.losses(code, true.values)
+        if "box" not in box_losses:
+            box_losses["box"] = self.family.box_loss(predicted, true)
         return losses | {name: (loss * weight).sum() / total for name, loss in box_losses.items()}
 
 
@@ -93,13 +97,13 @@ def _refuse_unknown(labels: Tensor, num_classes: int) -> None:
 
 
 def _positives(match: Match, truth: GroundTruth) -> Tensor:
-    """Return Σ over pictures of max(positives, 1)."""
+    """Return the number of positives of each picture (b,)."""
     positive = match.positive.float()
-    counts = positive.new_zeros(truth.num_pictures).index_add_(0, truth.picture[match.truth], positive)
-    return counts.clamp(min=1).sum()
+    return positive.new_zeros(truth.num_pictures).index_add_(0, truth.picture[match.truth], positive)
 
 
 def _total(loss: Tensor, target: Target) -> Tensor:
-    """Return the sum of a loss over all counted locations (b, n, classes), or over the positive pairs (p,)."""
-    counts = target.counted[..., None] if loss.ndim == 3 else target.positive
-    return (loss * counts).sum()
+    """Return the sum of a loss over counted locations, (b, n) or (b, n, classes), or over positive pairs, (p,)."""
+    if loss.ndim == 1:
+        return (loss * target.positive).sum()
+    return (loss * target.counted.view(*target.counted.shape, *[1] * (loss.ndim - 2))).sum()

@@ -15,7 +15,7 @@ from torch import Tensor
 from gfocal.boxrep import BoxRepresentation
 from gfocal.builder import Parts, build_parts
 from gfocal.checkpoint import load_state, save_weights, without_init
-from gfocal.config import Recipe
+from gfocal.config import Recipe, name_of_outside
 from gfocal.data.collate import pad
 from gfocal.data.pictures import read_picture, to_rgb
 from gfocal.data.transforms import Prepare
@@ -115,6 +115,7 @@ class Model:
             std=pictures.std,
             bgr=pictures.bgr,
             upscale=pictures.upscale or size is not None,
+            keep_aspect=pictures.keep_aspect,
         )
 
     def save(self, path: str | Path) -> None:
@@ -132,10 +133,15 @@ def build(
 ) -> Model:
     """Return a fresh model of a recipe, by name, YAML file or as it is.
 
-    quality, box: replace the recipe's part by an instance from anywhere. fetch_weights: load the ImageNet weights
-    that the recipe starts from. UserError for an unknown recipe, or weights that cannot be fetched.
+    quality, box: replace the recipe's part by an instance from anywhere; the model's recipe then names it
+    `module:Class`, and what is saved loads only when such an instance is given again. fetch_weights: load the ImageNet
+    weights that the recipe starts from. UserError for an unknown recipe, parts that do not fit together, or weights
+    that cannot be fetched.
     """
     recipe = get_recipe(recipe)
+    outside = {"quality": quality, "box": box}
+    named = {axis: {"name": name_of_outside(part)} for axis, part in outside.items() if part is not None}
+    recipe = recipe.model_copy(update=named)
     parts = build_parts(recipe, quality=quality, box=box, fetch_weights=fetch_weights)
     return Model(recipe, parts, choose_device(device))
 
@@ -156,6 +162,8 @@ def load(
     source: str | Path,
     *,
     recipe: str | Path | Recipe | None = None,
+    quality: Quality | None = None,
+    box: BoxRepresentation | None = None,
     device: str | torch.device | None = None,
 ) -> Model:
     """Return a trained model.
@@ -163,11 +171,12 @@ def load(
     source: a folder of `gfocal train` (its best weights), a .safetensors file of `Model.save`, an official .pth of
     GFocalV2 or mmdetection 2.x or 3.x, or the name of a recipe whose weights mmdetection publishes, which are
     downloaded once. recipe: name, YAML file or Recipe of an official file; None finds it from the keys.
-    device: "cpu", "cuda" or None for the GPU where there is one. UserError where the file does not fit, naming every
+    quality, box: an instance of the part from outside the package that the model was built with. device: "cpu", "cuda"
+    or None for the GPU where there is one. UserError where the file does not fit, naming every
     key that is missing, unexpected or misshapen.
     """
     weights = open_weights(source, recipe=recipe)
     with without_init():
-        parts = build_parts(weights.recipe)
+        parts = build_parts(weights.recipe, quality=quality, box=box)
     load_state(parts.detector, weights.state, where=str(weights.path))
     return Model(weights.recipe, parts, choose_device(device))

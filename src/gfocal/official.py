@@ -102,7 +102,7 @@ def convert_official(file: OfficialFile, recipe: Recipe) -> State:
     for key, value in file.state.items():
         name = _renamed(key, tables)
         # V2's file has one score more than classes, which no class uses
-        dead = V2_MARK in file.state and name.startswith("quality.cls.") and value.shape[0] == num_classes + 1
+        dead = V2_MARK in file.state and name.startswith("outputs.0.quality.cls.") and value.shape[0] == num_classes + 1
         converted[name] = value[:num_classes] if dead else value
     return converted
 
@@ -223,27 +223,58 @@ SHARED_KEYS: tuple[KeyMap, ...] = (
         r"backbone\.stem\.([01346])\.(\w+)": r"backbone.conv1.\1.\2",
         r"backbone\.stem\.7\.(\w+)": r"backbone.bn1.\1",
     },
-    {  # FPN with levels added on P5
-        r"neck\.lateral_convs\.(\d)\.conv\.(\w+)": r"fpn.lateral.\1.\2",
-        r"neck\.fpn_convs\.([0-2])\.conv\.(\w+)": r"fpn.output.\1.\2",
-        r"neck\.fpn_convs\.3\.conv\.(\w+)": r"fpn.extra.0.\1",
-        r"neck\.fpn_convs\.4\.conv\.(\w+)": r"fpn.extra.1.\1",
+    {  # FPN, and the levels added to it
+        r"neck\.lateral_convs\.(\d)\.conv\.(\w+)": r"neck.lateral.\1.\2",
+        r"neck\.fpn_convs\.([0-2])\.conv\.(\w+)": r"neck.output.\1.\2",
+        r"neck\.fpn_convs\.3\.conv\.(\w+)": r"neck.extra.0.\1",
+        r"neck\.fpn_convs\.4\.conv\.(\w+)": r"neck.extra.1.\1",
     },
-    {  # towers with group norm
+    {  # towers, with and without group norm
         r"bbox_head\.cls_convs\.(\d)\.conv\.(\w+)": r"trunk.cls.\1.conv.\2",
         r"bbox_head\.cls_convs\.(\d)\.gn\.(\w+)": r"trunk.cls.\1.norm.\2",
         r"bbox_head\.reg_convs\.(\d)\.conv\.(\w+)": r"trunk.box.\1.conv.\2",
         r"bbox_head\.reg_convs\.(\d)\.gn\.(\w+)": r"trunk.box.\1.norm.\2",
-        r"bbox_head\.scales\.(\d)\.scale": r"scales.\1",
+        r"bbox_head\.scales\.(\d)\.scale": r"scales.\1.scale",
     },
 )
 """Official keys as patterns, and ours, that files of several families share."""
 
 HEAD_KEYS: Mapping[str, KeyMap] = {
     "atss": {
-        r"bbox_head\.gfl_cls\.(\w+)": r"quality.cls.\1",
-        r"bbox_head\.gfl_reg\.(\w+)": r"box_conv.\1",
-        r"bbox_head\.reg_conf\.(\d)\.(\w+)": r"quality.predictor.\1.\2",
+        r"bbox_head\.gfl_cls\.(\w+)": r"outputs.0.quality.cls.\1",
+        r"bbox_head\.gfl_reg\.(\w+)": r"outputs.0.box_conv.\1",
+        r"bbox_head\.reg_conf\.(\d)\.(\w+)": r"outputs.0.quality.predictor.\1.\2",
+        r"bbox_head\.atss_cls\.(\w+)": r"outputs.0.quality.cls.\1",
+        r"bbox_head\.atss_reg\.(\w+)": r"outputs.0.box_conv.\1",
+        r"bbox_head\.atss_centerness\.(\w+)": r"outputs.0.quality.branch.\1",
+    },
+    "fcos": {
+        r"bbox_head\.conv_cls\.(\w+)": r"outputs.0.quality.cls.\1",
+        r"bbox_head\.conv_reg\.(\w+)": r"outputs.0.box_conv.\1",
+        r"bbox_head\.conv_centerness\.(\w+)": r"outputs.0.quality.branch.\1",
+    },
+    "retinanet": {
+        r"bbox_head\.retina_cls\.(\w+)": r"outputs.0.quality.cls.\1",
+        r"bbox_head\.retina_reg\.(\w+)": r"outputs.0.box_conv.\1",
+    },
+    "foveabox": {
+        r"bbox_head\.conv_cls\.(\w+)": r"outputs.0.quality.cls.\1",
+        r"bbox_head\.conv_reg\.(\w+)": r"outputs.0.box_conv.\1",
+    },
+    "ssd": {
+        # the levels added and the norm moved from backbone to neck, and the levels into pairs
+        **{
+            pattern: rf"neck.extra.{level}.{name}.\1"
+            for level in range(5)
+            for part, name in enumerate(("squeeze", "shrink"))
+            for pattern in (
+                rf"backbone\.extra\.{2 * level + part}\.(\w+)",
+                rf"neck\.extra_layers\.{level}\.{part}\.conv\.(\w+)",
+            )
+        },
+        r"(?:backbone|neck)\.l2_norm\.(\w+)": r"neck.l2_norm.\1",
+        r"bbox_head\.cls_convs\.(\d)(?:\.0)?\.(weight|bias)": r"outputs.\1.quality.cls.\2",
+        r"bbox_head\.reg_convs\.(\d)(?:\.0)?\.(weight|bias)": r"outputs.\1.box_conv.\2",
     },
 }
 """Official keys of each family's output layers, and ours."""

@@ -22,7 +22,8 @@ class PostProcess:
 
     score_threshold: pairs of location and class at or below it are dropped. nms: a name of `SUPPRESSIONS`.
     nms_threshold: IoU from where on boxes are in each other's way. max_per_level: what is kept of a level, "locations"
-    ranked by their best class as in the reference, or "pairs" of location and class as in mmdetection since 2.20.
+    ranked by their best class as in the reference, or "pairs" of location and class as in mmdetection since 2.20; None
+    keeps all.
     max_detections: boxes kept a picture.
     """
 
@@ -32,7 +33,7 @@ class PostProcess:
     score_threshold: float = 0.05
     nms: str = "nms"
     nms_threshold: float = 0.6
-    max_per_level: int = 1000
+    max_per_level: int | None = 1000
     ranking: Literal["locations", "pairs"] = "locations"
     max_detections: int = 100
 
@@ -97,18 +98,18 @@ class PostProcess:
     def _picture(
         self, raw: Raw, index: int, *, size: tuple[int, int], scale: tuple[float, float], threshold: float
     ) -> _Candidates:
-        scores = raw.scores[index].detach()
+        scores, held = raw.scores[index].detach(), raw.class_scores[index].detach()
         if self.ranking == "locations":
-            best = scores.amax(dim=-1)
-            locations = _best_of_levels(best, raw.priors.grids, self.max_per_level)
-            locations = locations[best[locations] > threshold]
-            row, label = (scores[locations] > threshold).nonzero(as_tuple=True)
+            locations = _best_of_levels(scores.amax(dim=-1), raw.priors.grids, self.max_per_level)
+            locations = locations[held[locations].amax(dim=-1) > threshold]
+            row, label = (held[locations] > threshold).nonzero(as_tuple=True)
         else:
-            location, label = _best_pairs_of_levels(scores, raw.priors.grids, self.max_per_level, above=threshold)
+            above = scores.masked_fill(held <= threshold, 0)
+            location, label = _best_pairs_of_levels(above, raw.priors.grids, self.max_per_level)
             locations, row = location.unique(return_inverse=True)
         priors, code = raw.priors[locations], raw.box[index, locations].detach()
         height, width = size
-        limit = code.new_tensor([width, height, width, height])
+        limit = code.new_tensor([width, height, width, height]) - self.coding.last_pixel
         ratio = code.new_tensor([*scale, *scale])
         boxes = self.coding.decode(priors, self.box.values(code)).clamp(min=0).minimum(limit) / ratio
         quality = raw.quality_logits
@@ -165,13 +166,13 @@ class _Candidates:
         )
 
 
-def _best_of_levels(best: Float[Tensor, " n"], grids: Sequence[Grid], limit: int) -> Int[Tensor, " k"]:
+def _best_of_levels(best: Float[Tensor, " n"], grids: Sequence[Grid], limit: int | None) -> Int[Tensor, " k"]:
     """Return the locations that are among the `limit` best of their level."""
     kept: list[Tensor] = []
     start = 0
     for grid in grids:
         stop = start + grid.num_priors
-        if grid.num_priors > limit:
+        if limit is not None and grid.num_priors > limit:
             kept.append(best[start:stop].topk(limit).indices + start)
         else:
             kept.append(torch.arange(start, stop, device=best.device))
@@ -180,15 +181,15 @@ def _best_of_levels(best: Float[Tensor, " n"], grids: Sequence[Grid], limit: int
 
 
 def _best_pairs_of_levels(
-    scores: Float[Tensor, "n c"], grids: Sequence[Grid], limit: int, *, above: float
+    scores: Float[Tensor, "n c"], grids: Sequence[Grid], limit: int | None
 ) -> tuple[Int[Tensor, " k"], Int[Tensor, " k"]]:
-    """Return location and class of the pairs that are above a score and among the `limit` best of their level."""
+    """Return location and class of the pairs whose score is not 0 and among the `limit` best of their level."""
     kept: list[Tensor] = []
     start = 0
     for grid in grids:
         level = scores[start : start + grid.num_priors]
-        pairs = (level > above).flatten().nonzero()[:, 0]
-        if len(pairs) > limit:
+        pairs = level.flatten().nonzero()[:, 0]
+        if limit is not None and len(pairs) > limit:
             pairs = pairs[level.flatten()[pairs].topk(limit).indices]
         kept.append(pairs + start * scores.shape[1])
         start += grid.num_priors

@@ -50,14 +50,16 @@ class Priors:
 class Raw:
     """What the detector puts out for a batch, before any decision.
 
-    scores: (b, n, classes) in 0..1, the probability that ranks detections.
-    box: (b, n, 4, width), the box code of each edge before decoding.
-    class_logits: (b, n, classes). quality_logits: (b, n), or None where no quality is predicted apart.
+    scores: (b, n, classes) in 0..1, the probability that ranks detections. class_scores: (b, n, classes) in 0..1,
+    what the test threshold is held against: without a quality that only joins in the test, as a centerness branch's.
+    box: (b, n, 4, width), the box code of each edge before decoding. class_logits: (b, n, outputs), one a class and
+    another one for the background under a softmax. quality_logits: (b, n), or None where no quality is predicted apart.
     """
 
     scores: Float[Tensor, "b n c"]
+    class_scores: Float[Tensor, "b n c"]
     box: Float[Tensor, "b n 4 w"]
-    class_logits: Float[Tensor, "b n c"]
+    class_logits: Float[Tensor, "b n o"]
     quality_logits: Float[Tensor, "b n"] | None
     priors: Priors
 
@@ -100,15 +102,16 @@ class Match:
 class Target:
     """What the locations of a `Match` are to learn, one row a candidate pair.
 
-    location, positive and counted are the match's. labels: (p,) class. values: (p, 4) the box in the family's code.
-    iou: (p,) in 0..1, of the predicted box with its truth, detached.
+    location, positive and counted are the match's. labels: (p,) class. priors: of each row. boxes: (p, 4) true box,
+    xyxy pixels. iou: (p,) in 0..1, of the predicted box with the true one, detached.
     """
 
     location: Int[Tensor, " p"]
     positive: Bool[Tensor, " p"]
     counted: Bool[Tensor, "b n"]
     labels: Int[Tensor, " p"]
-    values: Float[Tensor, "p 4"]
+    priors: Priors
+    boxes: Float[Tensor, "p 4"]
     iou: Float[Tensor, " p"]
 
 

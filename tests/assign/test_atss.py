@@ -9,40 +9,19 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
+import assigning
+from assigning import batches, owners, truth_of
 from gfocal.assign.atss import ATSS
 from gfocal.assign.base import inside_extent
-from gfocal.priors import SquareAnchors
-from gfocal.structures import GroundTruth, Match, Priors
+from gfocal.structures import GroundTruth, Priors
+from helpers import square_anchors
 
 STRIDES = (8, 16, 32, 64, 128)
 
 
 def priors_of(height: int, width: int) -> Priors:
     """Return the priors of a batch of pictures of height x width, each level half of the one before, rounded up."""
-    sizes = [(-(-height // stride), -(-width // stride)) for stride in STRIDES]
-    return SquareAnchors(STRIDES)([torch.zeros(1, 1, *size) for size in sizes])
-
-
-def truth_of(pictures: list[list[list[float]]], extents: list[tuple[int, int]]) -> GroundTruth:
-    boxes = [box for picture in pictures for box in picture]
-    owner = [index for index, picture in enumerate(pictures) for _ in picture]
-    return GroundTruth(
-        boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        labels=torch.zeros(len(boxes), dtype=torch.long),
-        picture=torch.tensor(owner, dtype=torch.long),
-        extents=torch.tensor(extents, dtype=torch.float32),
-    )
-
-
-def owners(match: Match, locations: int) -> list[int]:
-    """Return the box that each location learns, -1 for none; no location may be positive twice."""
-    found = [-1] * locations
-    for location, box in zip(
-        match.location[match.positive].tolist(), match.truth[match.positive].tolist(), strict=True
-    ):
-        assert found[location] == -1
-        found[location] = box
-    return found
+    return assigning.priors_of(height, width, square_anchors(STRIDES))
 
 
 class DenseATSS:
@@ -84,25 +63,8 @@ class DenseATSS:
         return torch.cat(chosen)
 
 
-@st.composite
-def batches(draw: st.DrawFn) -> tuple[tuple[int, int], list[list[list[float]]], list[tuple[int, int]]]:
-    """Draw the size of a batch, the boxes of its pictures and their extents."""
-    height, width = draw(st.integers(1, 9)) * 32, draw(st.integers(1, 9)) * 32
-    extents = draw(st.lists(st.tuples(st.integers(1, height), st.integers(1, width)), min_size=1, max_size=3))
-    pictures: list[list[list[float]]] = []
-    for own_height, own_width in extents:
-        # quarters of a pixel put many centres exactly halfway between two points
-        x = st.integers(-40, 4 * own_width + 40).map(lambda value: value / 4)
-        y = st.integers(-40, 4 * own_height + 40).map(lambda value: value / 4)
-        box = st.tuples(x, y, x, y).map(lambda b: [min(b[0], b[2]), min(b[1], b[3]), max(b[0], b[2]), max(b[1], b[3])])
-        pictures.append(draw(st.lists(box, max_size=6)))
-    return (height, width), pictures, extents
-
-
 @given(batch=batches(), topk=st.sampled_from([1, 2, 5, 9, 12]))
-def test_it_finds_what_a_search_of_all_locations_finds(
-    batch: tuple[tuple[int, int], list[list[list[float]]], list[tuple[int, int]]], topk: int
-) -> None:
+def test_it_finds_what_a_search_of_all_locations_finds(batch: assigning.Batch, topk: int) -> None:
     size, pictures, extents = batch
     priors, truth = priors_of(*size), truth_of(pictures, extents)
     dense = DenseATSS(topk)
@@ -169,7 +131,7 @@ def test_a_known_box_is_learnt_where_its_paper_says() -> None:
 
 def test_an_iou_that_equals_the_threshold_passes() -> None:
     # all four anchors contain the box, so that all have the mean's IoU; only the last point lies inside
-    priors = SquareAnchors((8,))([torch.zeros(1, 1, 2, 2)])
+    priors = square_anchors((8,))([torch.zeros(1, 1, 2, 2)])
     match = ATSS()(priors, truth_of([[[2.0, 4.0, 14.0, 20.0]]], [(16, 16)]))
     assert owners(match, 4) == [-1, -1, -1, 0]
 

@@ -309,7 +309,7 @@ def test_convert_refuses_what_is_no_checkpoint_and_writes_nothing(capsys, tmp_pa
     assert "name its recipe" in refused(capsys, "convert", tmp_path / "bad.pth", tmp_path / "out.safetensors")
     options = ("--recipe", "gfl_r50_fpn_1x")
     err = refused(capsys, "convert", tmp_path / "bad.pth", tmp_path / "out.safetensors", *options)
-    assert "missing fpn.lateral.0.weight" in err
+    assert "missing neck.lateral.0.weight" in err
     assert "backbone.conv1.weight is (1,)" in err
     assert ".safetensors" in refused(capsys, "convert", tmp_path / "bad.pth", tmp_path / "out.pth")
     assert [path.name for path in tmp_path.iterdir()] == ["bad.pth"]

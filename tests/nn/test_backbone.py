@@ -15,6 +15,7 @@ from gfocal.nn.backbone import (
     freeze_norms,
     freeze_stages,
     make_deformable,
+    stride_in_first,
 )
 from gfocal.nn.dcn import DeformConv2d
 
@@ -105,6 +106,19 @@ def test_freezing_norms_keeps_the_activations_inside_them() -> None:
         torch.testing.assert_close(actual, feature)
 
 
+@pytest.mark.parametrize("affine", [False, True])
+def test_the_affine_part_of_norms_can_be_frozen_too(backbone: nn.Module, *, affine: bool) -> None:
+    freeze_norms(backbone, affine=affine)
+    norms = [module for module in backbone.modules() if isinstance(module, StaticBatchNorm2d)]
+    assert norms
+    for norm in norms:
+        assert norm.weight.requires_grad == norm.bias.requires_grad == (not affine)
+    convolutions = [module for module in backbone.modules() if isinstance(module, nn.Conv2d)]
+    assert all(conv.weight.requires_grad for conv in convolutions)
+    sum(feature.sum() for feature in backbone(torch.randn(1, 3, 64, 64))).backward()
+    assert all((norm.weight.grad is None) == affine for norm in norms)
+
+
 # ---------------------------------------------------------------- stages
 
 
@@ -182,6 +196,42 @@ def test_resnets_stride_in_the_3x3_convolution() -> None:
         backbone = create_backbone("resnet50")
     for stage in (backbone.layer2, backbone.layer3, backbone.layer4):
         assert [stage[0].conv1.stride, stage[0].conv2.stride] == [(1, 1), (2, 2)]
+
+
+def test_caffes_resnets_stride_in_the_first_1x1_convolution() -> None:
+    backbone = create_backbone("resnet26", width=0.125).eval()
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)  # timm starts the last norm of a block from 0, which hides the block
+    plain = copy.deepcopy(backbone)
+    stride_in_first(backbone)
+    for stage in (backbone.layer2, backbone.layer3, backbone.layer4):
+        assert [stage[0].conv1.stride, stage[0].conv2.stride] == [(2, 2), (1, 1)]
+        assert stage[1].conv1.stride == stage[1].conv2.stride == (1, 1)
+    assert backbone.layer1[0].conv1.stride == backbone.layer1[0].conv2.stride == (1, 1)
+    # the same weights and sizes, and other features
+    assert backbone.state_dict().keys() == plain.state_dict().keys()
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        for actual, other in zip(backbone(x), plain(x), strict=True):
+            assert actual.shape == other.shape
+            assert not torch.allclose(actual, other)
+        block = backbone.layer2[0]
+        y = torch.randn(1, block.conv1.in_channels, 9, 8)
+        hidden = block.bn1(torch.conv2d(y, block.conv1.weight, stride=2)).relu()
+        hidden = block.bn2(torch.conv2d(hidden, block.conv2.weight, padding=1)).relu()
+        expected = (block.bn3(block.conv3(hidden)) + block.downsample(y)).relu()
+        torch.testing.assert_close(block(y), expected)
+
+
+def test_ssds_vgg_is_frozen_by_its_own_stages() -> None:
+    backbone = create_backbone("ssd_vgg16", width=1 / 16)
+    learning = []
+    for stages in (-1, 4):
+        freeze_stages(backbone, stages)
+        learning.append(sum(p.requires_grad for p in backbone.parameters()))
+    assert learning[0] == len(list(backbone.parameters()))
+    assert learning[1] < learning[0]
 
 
 # ---------------------------------------------------------------- deformable

@@ -62,3 +62,27 @@ def test_weights_start_from_xavier_and_biases_from_0() -> None:
         fan = 64 * conv.kernel_size[0] ** 2
         # uniform in ±sqrt(6 / (fan in + fan out)), whose deviation is the limit over sqrt(3)
         assert conv.weight.std().item() == pytest.approx((6 / (2 * fan)) ** 0.5 / 3**0.5, rel=0.05)
+
+
+def test_extra_levels_can_stand_on_the_backbones_last_feature() -> None:
+    fpn = FPN([4, 5, 7], 6, extra_from="input")
+    features = [torch.randn(1, width, 8 >> i, 12 >> i) for i, width in enumerate((4, 5, 7))]
+    *_, p6, p7 = fpn(features)
+    assert fpn.extra[0].in_channels == 7
+    torch.testing.assert_close(p6, fpn.extra[0](features[-1]))
+    torch.testing.assert_close(p7, fpn.extra[1](p6))
+
+
+@pytest.mark.parametrize("extra_from", ["input", "output"])
+def test_a_relu_stands_between_extra_levels_and_not_before_the_first(extra_from: str) -> None:
+    fpn = FPN([4, 4, 4], 6, extra_from=extra_from, relu=True)
+    features = [torch.randn(1, 4, 8 >> i, 12 >> i) for i in range(3)]
+    *_, p5, p6, p7 = fpn(features)
+    torch.testing.assert_close(p6, fpn.extra[0](features[-1] if extra_from == "input" else p5))
+    torch.testing.assert_close(p7, fpn.extra[1](p6.relu()))
+    assert (p6 < 0).any()
+
+
+def test_the_widths_of_the_levels_are_told() -> None:
+    assert FPN([4, 4, 4], 6).out_channels == [6] * 5
+    assert FPN([4, 4, 4], 6, extra_levels=0, extra_from="input").out_channels == [6] * 3

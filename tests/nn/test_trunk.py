@@ -46,3 +46,24 @@ def test_without_convolutions_features_pass_through() -> None:
 def test_a_width_that_groups_do_not_divide_is_refused() -> None:
     with pytest.raises(ValueError, match="num_channels"):
         Trunk(48)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_norms_and_biases_are_free(*, norm: bool, bias: bool) -> None:
+    trunk = Trunk(32, depth=2, norm=norm, bias=bias)
+    feature = torch.randn(1, 32, 3, 4)
+    expected = feature
+    for layer in trunk.cls:
+        assert (layer.conv.bias is not None) == bias
+        assert hasattr(layer, "norm") == norm
+        if bias:
+            assert (layer.conv.bias == 0).all()
+            nn.init.normal_(layer.conv.bias)
+        expected = layer.conv(expected)
+        expected = (layer.norm(expected) if norm else expected).relu()
+    torch.testing.assert_close(trunk(feature, 0)[0], expected)
+
+
+def test_without_norms_any_width_will_do() -> None:
+    assert Trunk(5, depth=1, norm=False)(torch.randn(1, 5, 2, 2), 0)[0].shape == (1, 5, 2, 2)

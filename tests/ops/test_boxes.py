@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gfocal.ops import box_iou_pairwise, boxes_to_ltrb, generalized_box_iou_pairwise, ltrb_to_boxes
+from gfocal.ops.boxes import centerness
 
 coordinate = st.floats(-1000, 1000, width=32)
 side = st.floats(0, 500, width=32)
@@ -41,6 +42,42 @@ def test_extra_dimensions_and_none_at_all_are_kept() -> None:
     points, boxes, strides = torch.rand(2, 3, 2), torch.rand(2, 3, 4), torch.rand(2, 3) + 1
     assert boxes_to_ltrb(points, boxes, strides).shape == (2, 3, 4)
     assert ltrb_to_boxes(points[:0], boxes[:0], strides[:0]).shape == (0, 3, 4)
+
+
+# ---------------------------------------------------------------- centerness
+
+
+def test_centerness_of_known_points() -> None:
+    ltrb = torch.tensor([[2.0, 3.0, 2.0, 3.0], [1.0, 1.0, 3.0, 1.0], [1.0, 2.0, 4.0, 8.0], [0.0, 2.0, 4.0, 2.0]])
+    # in the middle, then a third across, then a quarter both ways, then on an edge
+    expected = torch.tensor([1.0, (1 / 3) ** 0.5, (1 / 4 * 2 / 8) ** 0.5, 0.0])
+    torch.testing.assert_close(centerness(ltrb), expected)
+
+
+@given(given_box=box(), x=st.floats(0, 1), y=st.floats(0, 1), unit=st.sampled_from([0.125, 1.0, 64.0]))
+def test_centerness_has_no_unit_and_falls_from_the_middle_to_the_edges(
+    given_box: Tensor, x: float, y: float, unit: float
+) -> None:
+    given_box[2:] += 1
+    sides = given_box[2:] - given_box[:2]
+    share = torch.tensor([x, y], dtype=torch.float64)
+    ltrb = torch.cat([share * sides, (1 - share) * sides])
+    value = centerness(ltrb)
+    assert 0 <= value <= 1 + 1e-9
+    torch.testing.assert_close(centerness(ltrb / unit), value)
+    torch.testing.assert_close(centerness(ltrb[[2, 3, 0, 1]]), value)  # a mirror does not matter
+    middle = torch.cat([sides, sides]) / 2
+    for step in (0.0, 0.25, 0.5):  # on the way to the middle it grows
+        nearer = centerness(ltrb + step * (middle - ltrb))
+        assert nearer >= value - 1e-9
+    torch.testing.assert_close(centerness(middle), torch.tensor(1.0, dtype=torch.float64))
+
+
+def test_points_outside_and_boxes_without_area_have_a_centerness_of_0() -> None:
+    ltrb = torch.tensor([[-1.0, 2.0, 5.0, 2.0], [1.0, 1.0, 1.0, -3.0], [0.0, 0.0, 0.0, 0.0], [-2.0, -2.0, -2.0, -2.0]])
+    assert centerness(ltrb).tolist() == [0.0] * 4
+    assert centerness(torch.zeros(0, 4)).shape == (0,)
+    assert centerness(torch.rand(2, 3, 4)).shape == (2, 3)
 
 
 # ---------------------------------------------------------------- overlaps

@@ -142,7 +142,7 @@ def test_evaluate_refuses_other_classes_and_saves_results(recipe, data, tmp_path
         gfocal.evaluate(named, data)
     model = gfocal.build(recipe.model_copy(update={"class_names": ("left", "right")}), device="cpu")
     with torch.no_grad():
-        model.detector.quality.cls.bias.fill_(3.0)
+        model.detector.outputs_of(0).quality.cls.bias.fill_(3.0)
     metrics = gfocal.evaluate(model, data, save=tmp_path / "results.json", batch=4)
     assert metrics.num_boxes == 8
     results = json.loads((tmp_path / "results.json").read_text())
@@ -192,7 +192,7 @@ def test_other_classes_keep_all_but_the_class_layers_and_it_is_said(recipe, data
     still = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"lr": 1e-9, "validations": 0})})
     options = {"steps": 1, "workers": 0, "device": "cpu", "seed": 3}
     after = gfocal.train(still, data, tmp_path / "run", weights=tmp_path / "start.safetensors", **options)
-    assert "these start anew: quality.cls.weight, quality.cls.bias" in caplog.text
+    assert "these start anew: outputs.0.quality.cls.weight, outputs.0.quality.cls.bias" in caplog.text
     assert after.class_names == ("left", "right")
     for name, parameter in after.detector.named_parameters():
         if not name.startswith("quality.cls."):

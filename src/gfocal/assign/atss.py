@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gfocal.assign.base import Assigner, inside_extent
+from gfocal.assign.base import Assigner, best_owner, inside_extent
 from gfocal.errors import at_least
 from gfocal.ops.boxes import box_iou_pairwise
 from gfocal.structures import Grid, GroundTruth, Match, Priors
@@ -49,7 +49,7 @@ class ATSS(Assigner):
         return Match(
             location=location,
             truth=owner,
-            positive=_best_owner(location, owner, iou.flatten(), positive.flatten(), total=total),
+            positive=best_owner(location, owner, iou.flatten(), positive.flatten(), total=total),
             counted=inside_extent(priors, truth),
         )
 
@@ -99,19 +99,3 @@ def _mean_plus_std(iou: Float[Tensor, "g c"], valid: Bool[Tensor, "g c"]) -> Flo
     mean = iou.sum(dim=1, keepdim=True) / count.clamp(min=1)
     squares = (iou - mean).square().masked_fill(~valid, 0).sum(dim=1, keepdim=True)
     return mean + (squares / (count - 1).clamp(min=1)).sqrt()
-
-
-def _best_owner(
-    location: Int[Tensor, " p"],
-    owner: Int[Tensor, " p"],
-    iou: Float[Tensor, " p"],
-    positive: Bool[Tensor, " p"],
-    *,
-    total: int,
-) -> Bool[Tensor, " p"]:
-    """Return which positive pairs keep their location: the highest IoU, then the first owner."""
-    best = iou.new_full((total,), -1).scatter_reduce(0, location, iou.masked_fill(~positive, -1), "amax")
-    leading = positive & (iou == best[location])
-    nobody = location.shape[0]
-    first = owner.new_full((total,), nobody).scatter_reduce(0, location, owner.masked_fill(~leading, nobody), "amin")
-    return leading & (owner == first[location])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from jaxtyping import Bool
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gfocal.structures import GroundTruth, Match, Priors
@@ -26,3 +27,21 @@ def inside_extent(priors: Priors, truth: GroundTruth) -> Bool[Tensor, "b n"]:
     cells = priors.points / priors.strides[:, None]
     limits = (truth.extents[:, None] / priors.strides[None, :, None]).ceil()
     return (cells[None, :, 1] < limits[..., 0]) & (cells[None, :, 0] < limits[..., 1])
+
+
+def best_owner(
+    location: Int[Tensor, " p"],
+    owner: Int[Tensor, " p"],
+    rank: Float[Tensor, " p"],
+    positive: Bool[Tensor, " p"],
+    *,
+    total: int,
+) -> Bool[Tensor, " p"]:
+    """Return which positive pairs keep their location: the highest rank, then the first owner."""
+    best = rank.new_full((total,), -torch.inf).scatter_reduce(
+        0, location, rank.masked_fill(~positive, -torch.inf), "amax"
+    )
+    leading = positive & (rank == best[location])
+    nobody = location.shape[0]
+    first = owner.new_full((total,), nobody).scatter_reduce(0, location, owner.masked_fill(~leading, nobody), "amin")
+    return leading & (owner == first[location])

@@ -16,6 +16,7 @@ from gfocal.cli.demo import demo
 from gfocal.cli.evaluate import evaluate
 from gfocal.cli.predict import predict
 from gfocal.cli.recipes import recipes
+from gfocal.cli.reproduce import reproduce
 from gfocal.cli.train import train
 from gfocal.errors import UserError
 from gfocal.version import __version__
@@ -36,7 +37,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (demo, train, evaluate, predict, convert):
+for verb in (demo, train, evaluate, predict, convert, reproduce):
     app.command()(verb)
 app.add_typer(recipes, name="recipes")
 

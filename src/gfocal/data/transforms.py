@@ -32,12 +32,16 @@ __all__ = [
 ]
 
 
-def resized_size(size: tuple[int, int], *, short: int, long: int, upscale: bool = True) -> tuple[int, int]:
+def resized_size(
+    size: tuple[int, int], *, short: int, long: int, upscale: bool = True, keep_aspect: bool = True
+) -> tuple[int, int]:
     """Return the (height, width) that keeps the aspect and fits `short` and `long`, as the reference rounds it.
 
     The largest scale at which the short side is at most `short` and the long one at most `long`; never above 1
-    without `upscale`. A side is at least 1 pixel.
+    without `upscale`. A side is at least 1 pixel. Without `keep_aspect`, (short, long) itself.
     """
+    if not keep_aspect:
+        return short, long
     scale = min(long / max(size), short / min(size))
     scale = scale if upscale else min(scale, 1.0)
     return max(int(size[0] * scale + 0.5), 1), max(int(size[1] * scale + 0.5), 1)
@@ -71,8 +75,8 @@ class Prepare:
     """The test transform: resize and normalise one picture.
 
     short, long: limits of its sides in pixels. mean, std: three numbers in 0..255, in the order of the network's
-    channels, which is blue first where `bgr`. upscale: whether small pictures are enlarged. zoom: factor on the size
-    that all this leads to.
+    channels, which is blue first where `bgr`. upscale: whether small pictures are enlarged. keep_aspect: False
+    stretches every picture to `short` rows and `long` columns. zoom: factor on the size that all this leads to.
     """
 
     short: int
@@ -81,6 +85,7 @@ class Prepare:
     std: tuple[float, float, float]
     bgr: bool = False
     upscale: bool = True
+    keep_aspect: bool = True
     zoom: float = 1.0
 
     def __post_init__(self) -> None:
@@ -89,7 +94,9 @@ class Prepare:
     def __call__(self, picture: NDArray[np.uint8]) -> Prepared:
         """Return a uint8 RGB picture (h, w, 3) ready for the network."""
         height, width = picture.shape[:2]
-        rows, columns = resized_size((height, width), short=self.short, long=self.long, upscale=self.upscale)
+        rows, columns = resized_size(
+            (height, width), short=self.short, long=self.long, upscale=self.upscale, keep_aspect=self.keep_aspect
+        )
         size = max(int(rows * self.zoom + 0.5), 1), max(int(columns * self.zoom + 0.5), 1)
         image = normalize(resize(picture, size), mean=self.mean, std=self.std, bgr=self.bgr)
         return Prepared(image, size, (size[1] / width, size[0] / height))
@@ -98,14 +105,16 @@ class Prepare:
 class ResizeShortLong(v2.Transform):
     """Resize an image and its boxes so that the short side is drawn from the whole numbers `short` = (low, high).
 
-    `long` limits the long side. Boxes (g, 4) xyxy go by the real ratio of each axis and are clipped to the image.
+    `long` limits the long side, or is the width where `keep_aspect` is False. Boxes (g, 4) xyxy go by the real ratio
+    of each axis and are clipped to the image.
     """
 
     _transformed_types = (tv_tensors.Image, tv_tensors.BoundingBoxes)
 
-    def __init__(self, short: tuple[int, int], long: int, *, upscale: bool = True) -> None:
+    def __init__(self, short: tuple[int, int], long: int, *, upscale: bool = True, keep_aspect: bool = True) -> None:
         super().__init__()
         _check_sides(short, long)
+        self.keep_aspect = keep_aspect
         self.short = short
         self.long = long
         self.upscale = upscale
@@ -114,7 +123,8 @@ class ResizeShortLong(v2.Transform):
         """Draw the new (height, width)."""
         old = _canvas(flat_inputs)
         short = int(torch.randint(self.short[0], self.short[1] + 1, ()))
-        return {"size": resized_size(old, short=short, long=self.long, upscale=self.upscale)}
+        size = resized_size(old, short=short, long=self.long, upscale=self.upscale, keep_aspect=self.keep_aspect)
+        return {"size": size}
 
     def transform(self, value: Any, params: dict[str, Any]) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Resize the image, or move the boxes with it."""
@@ -166,8 +176,8 @@ class TrainTransform:
     """The training transform: zoom, resize, flip, colour, normalise; all chance comes from torch's generator.
 
     short: (low, high) of the short side in pixels, each whole number alike; long: limit of the other. flip: chance
-    of a mirror image, 0..1. mean, std, bgr, upscale: as in `Prepare`. jitter: (low, high) factor of `ScaleJitter`,
-    or None. color: how far brightness, contrast and saturation stray from 1, 0 (off) to 1.
+    of a mirror image, 0..1. mean, std, bgr, upscale, keep_aspect: as in `Prepare`. jitter: (low, high) factor of
+    `ScaleJitter`, or None. color: how far brightness, contrast and saturation stray from 1, 0 (off) to 1.
     """
 
     short: tuple[int, int]
@@ -177,6 +187,7 @@ class TrainTransform:
     flip: float = 0.5
     bgr: bool = False
     upscale: bool = True
+    keep_aspect: bool = True
     jitter: tuple[float, float] | None = None
     color: float = 0.0
 
@@ -208,7 +219,8 @@ class TrainTransform:
         mean = self.mean[::-1] if self.bgr else self.mean
         fill = (round(mean[0]), round(mean[1]), round(mean[2]))
         steps: list[v2.Transform] = [] if self.jitter is None else [ScaleJitter(self.jitter, fill=fill)]
-        steps += [ResizeShortLong(self.short, self.long, upscale=self.upscale), v2.RandomHorizontalFlip(self.flip)]
+        steps.append(ResizeShortLong(self.short, self.long, upscale=self.upscale, keep_aspect=self.keep_aspect))
+        steps.append(v2.RandomHorizontalFlip(self.flip))
         if self.color:
             # Not the hue: it alone takes three times as long as everything else on a CPU.
             steps.append(v2.ColorJitter(self.color, self.color, self.color))

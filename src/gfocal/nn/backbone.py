@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, final
 
+import safetensors.torch
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from gfocal.errors import UserError
 from gfocal.nn.dcn import DEFORMABLE
+from gfocal.nn.ssd import VGG16
 
 
 @final
@@ -40,13 +44,15 @@ class StaticBatchNorm2d(nn.Module):
 def create_backbone(name: str, *, pretrained: bool = False, width: float = 1.0) -> nn.Module:
     """Return a timm model that maps images (b, 3, h, w) to its features at strides 8, 16 and 32, finest first.
 
-    name: timm's, with its tag of weights ("resnet50.tv_in1k"). pretrained: fetch the weights that the tag names.
-    width: scales the channels of a ResNet, which then has a stem of three 3x3 convolutions, half as wide as its first
-    stage. UserError for a name that timm does not know or whose features have other strides, and where the weights
-    cannot be fetched.
+    name: timm's, with its tag of weights ("resnet50.tv_in1k"), or "ssd_vgg16", SSD's own, with features at strides 8
+    and 16. pretrained: fetch the weights that the tag names. width: scales the channels of SSD's VGG or of a ResNet,
+    which then has a stem of three 3x3 convolutions, half as wide as its first stage. UserError for a name that timm
+    does not know or whose features have other strides, and where the weights cannot be fetched.
     """
     import timm  # takes a second to load
 
+    if name == SSD_VGG16:
+        return _vgg16(pretrained=pretrained, width=width)
     if not timm.is_model(name):
         raise UserError(f"backbone {name!r} is not a timm model: see timm.list_models()")
     options: dict[str, Any] = {"features_only": True, "out_indices": (-3, -2, -1)}
@@ -54,18 +60,39 @@ def create_backbone(name: str, *, pretrained: bool = False, width: float = 1.0) 
     if width != 1.0:
         options |= _narrow_resnet(name, width)
     try:
-        backbone = timm.create_model(name, pretrained=pretrained, **options)
+        backbone = _fetched(name, **options) if pretrained else timm.create_model(name, **options)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"backbone {name!r} gives no features: {' '.join(str(error).split())}") from error
+    strides = feature_strides(backbone)
+    if strides != [8, 16, 32]:
+        raise UserError(f"backbone {name!r} has features at strides {strides}, the pyramid needs 8, 16 and 32")
+    _agree_with_reference(backbone)
+    return backbone
+
+
+def _fetched(name: str, **options: Any) -> nn.Module:
+    """Return a timm model with the weights that its tag names; UserError where they cannot be fetched."""
+    import timm
+
+    try:
+        return timm.create_model(name, pretrained=True, **options)
     except Exception as error:  # huggingface_hub and urllib have no common class for "no network"
-        if not pretrained:
-            raise UserError(f"backbone {name!r} gives no features: {' '.join(str(error).split())}") from error
         raise UserError(
             f"the ImageNet weights of {name!r} could not be fetched ({type(error).__name__}): connect to the network, "
             "or start from random weights with --weights none"
         ) from error
-    strides = _feature_info(backbone).reduction()
-    if strides != [8, 16, 32]:
-        raise UserError(f"backbone {name!r} has features at strides {strides}, the pyramid needs 8, 16 and 32")
-    _agree_with_reference(backbone)
+
+
+def _vgg16(*, pretrained: bool, width: float) -> nn.Module:
+    """Return SSD's VGG-16; its convolutions start from torchvision's weights, as Caffe's are not in timm."""
+    backbone = VGG16(width=width)
+    if pretrained and width == 1.0:
+        weights = _fetched("vgg16.tv_in1k").state_dict()
+        own = backbone.state_dict()
+        # the two convolutions that stand for fully connected layers have no counterpart
+        backbone.load_state_dict({key: weights[key] if key in weights else own[key] for key in own})
     return backbone
 
 
@@ -92,19 +119,58 @@ def _channels_first(backbone: nn.Module, images: object, features: list[Tensor])
     return [feature.permute(0, 3, 1, 2) for feature in features]
 
 
+def load_backbone(backbone: nn.Module, path: Path) -> None:
+    """Load the weights of `create_backbone`'s model from a .safetensors or .pth file under the model's own keys.
+
+    A classifier in the file is passed over. UserError where the file cannot be read, or other keys are missing,
+    unexpected or misshapen.
+    """
+    try:
+        state = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu")
+    except Exception as error:  # a damaged file fails in any way
+        raise UserError(f"{path}: weights of a backbone cannot be read ({type(error).__name__}: {error})") from error
+    own = backbone.state_dict()
+    wrong = [key for key, value in own.items() if key not in state or state[key].shape != value.shape]
+    wrong = [key for key in wrong if not key.endswith("num_batches_tracked")]
+    unknown = [key for key in state if key not in own and not key.startswith(CLASSIFIERS)]
+    if wrong or unknown:
+        raise UserError(
+            f"{path}: does not fit the backbone: missing or misshapen {', '.join(wrong) or '(none)'}; unexpected "
+            f"{', '.join(unknown) or '(none)'}"
+        )
+    backbone.load_state_dict({key: state.get(key, value) for key, value in own.items()})
+
+
 def feature_channels(backbone: nn.Module) -> list[int]:
     """Return the number of channels of each feature that `create_backbone`'s model puts out."""
     return list(_feature_info(backbone).channels())
 
 
-def freeze_norms(module: nn.Module) -> None:
-    """Replace every batch norm below `module` by one that keeps its statistics."""
+def feature_strides(backbone: nn.Module) -> list[int]:
+    """Return the stride of each feature that `create_backbone`'s model puts out."""
+    return list(_feature_info(backbone).reduction())
+
+
+def freeze_norms(module: nn.Module, *, affine: bool = False) -> None:
+    """Replace every batch norm below `module` by one that keeps its statistics, and its scale and shift if `affine`."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             # timm's norms may carry dropout and activation as children, in the order they are applied
-            setattr(module, name, StaticBatchNorm2d(child, *child.children()))
+            static = StaticBatchNorm2d(child, *child.children())
+            static.weight.requires_grad_(not affine)
+            static.bias.requires_grad_(not affine)
+            setattr(module, name, static)
         else:
-            freeze_norms(child)
+            freeze_norms(child, affine=affine)
+
+
+def stride_in_first(backbone: nn.Module) -> None:
+    """Let the first 1x1 convolution of each bottleneck stride instead of the 3x3 one, as in Caffe's ResNets."""
+    from timm.models.resnet import Bottleneck
+
+    for block in backbone.modules():
+        if isinstance(block, Bottleneck):
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
 
 
 def freeze_stages(backbone: nn.Module, stages: int) -> None:
@@ -161,6 +227,11 @@ def _feature_info(backbone: nn.Module) -> Any:
     """Return timm's own description of a model's features."""
     return backbone.feature_info
 
+
+SSD_VGG16 = "ssd_vgg16"
+
+CLASSIFIERS = ("fc.", "classifier.", "head.", "pre_logits.")
+"""Beginnings of the keys that a model for classification has beyond its features."""
 
 ANY_SIZE: Mapping[str, dict[str, Any]] = {"swin_": {"strict_img_size": False}, "swinv2_": {"strict_img_size": False}}
 """Options by which models of one picture size take any, by the beginning of their timm name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import final
+from typing import Literal, final
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,15 +13,29 @@ from torch import Tensor, nn
 class FPN(nn.Module):
     """Turns features of strides 8, 16, 32 into levels P3 to P7 of equal width.
 
-    in_channels: of each feature, finest first. Each extra level is a 3x3 convolution of stride 2 on the level
-    before it, the first of them on P5 itself (after its output convolution).
+    in_channels: of each feature, finest first. Each extra level is a 3x3 convolution of stride 2 on the level before
+    it, the first of them on P5 after its output convolution ("output") or on the backbone's last feature ("input").
+    relu: whether extra levels pass a ReLU before the next one is made of them. out_channels: of each level.
     """
 
-    def __init__(self, in_channels: Sequence[int], channels: int, *, extra_levels: int = 2) -> None:
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        channels: int,
+        *,
+        extra_levels: int = 2,
+        extra_from: Literal["output", "input"] = "output",
+        relu: bool = False,
+    ) -> None:
         super().__init__()
+        self.from_input = extra_from == "input"
+        self.relu = relu
         self.lateral = nn.ModuleList(_conv(width, channels, kernel=1) for width in in_channels)
         self.output = nn.ModuleList(_conv(channels, channels, kernel=3) for _ in in_channels)
-        self.extra = nn.ModuleList(_conv(channels, channels, kernel=3, stride=2) for _ in range(extra_levels))
+        first = in_channels[-1] if self.from_input else channels
+        widths = [first, *[channels] * (extra_levels - 1)][:extra_levels]
+        self.extra = nn.ModuleList(_conv(width, channels, kernel=3, stride=2) for width in widths)
+        self.out_channels = [channels] * (len(in_channels) + extra_levels)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Return the levels, finest first, of features (b, c, h, w), finest first."""
@@ -30,8 +44,10 @@ class FPN(nn.Module):
             upper = F.interpolate(merged[i], size=merged[i - 1].shape[-2:], mode="nearest")
             merged[i - 1] = merged[i - 1] + upper
         levels = [output(feature) for output, feature in zip(self.output, merged, strict=True)]
+        source = features[-1] if self.from_input else levels[-1]
         for conv in self.extra:
-            levels.append(conv(levels[-1]))
+            levels.append(conv(source))
+            source = levels[-1].relu() if self.relu else levels[-1]
         return levels
 
 

@@ -1,4 +1,4 @@
-"""Geometry of boxes: overlaps of aligned pairs, and the four distances from a point."""
+"""Geometry of boxes: overlaps of aligned pairs, the four distances from a point, and how central a point lies."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ def ltrb_to_boxes(
     """Return the boxes, xyxy pixels, whose edges lie `ltrb` strides from each point: the inverse of `boxes_to_ltrb`."""
     distances = ltrb * strides[..., None]
     return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
+
+
+def centerness(ltrb: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
+    """Return how central a point lies in its box, from 0 on the edge to 1 in the middle (Tian et al. 2019, Eq. 3).
+
+    ltrb: (..., 4) distances from the point to the left, top, right and bottom edge, in any unit.
+    """
+    pairs = ltrb.clamp(min=0).unflatten(-1, (2, 2))
+    nearer, farther = pairs.amin(-2), pairs.amax(-2)
+    return (nearer / farther.clamp(min=1e-12)).prod(-1).sqrt()
 
 
 def _areas(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:

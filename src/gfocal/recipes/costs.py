@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cost:
-    """parameters: all of them. gmacs: multiply-adds in 10⁹ for a picture of 1280×800."""
+    """parameters: all of them. gmacs: multiply-adds in 10⁹ for a picture of 1280×800 (SSD: as it stretches it)."""
 
     parameters: int
     gmacs: float
@@ -29,4 +29,10 @@ COSTS: Mapping[str, Cost] = {
     "gflv2_r101_dcn_fpn_ms2x": Cost(52_720_246, 288.8),
     "gflv2_x101_32x4d_dcn_fpn_ms2x": Cost(53_468_462, 294.9),
     "gflv2_r2101_dcn_fpn_ms2x": Cost(53_578_014, 298.6),
+    "atss_r50_fpn_1x": Cost(32_295_322, 204.5),
+    "atss_r101_fpn_1x": Cost(51_287_450, 280.2),
+    "fcos_r50_fpn_1x": Cost(32_297_370, 199.8),
+    "retinanet_r50_fpn_1x": Cost(37_968_692, 238.5),
+    "foveabox_r50_fpn_1x": Cost(36_419_732, 205.5),
+    "ssd512_vgg16": Cost(36_038_196, 98.6),
 }

@@ -37,6 +37,7 @@ class DetectionData(lightning.LightningDataModule):
             flip=pictures.flip,
             bgr=pictures.bgr,
             upscale=pictures.upscale,
+            keep_aspect=pictures.keep_aspect,
             jitter=pictures.jitter,
             color=pictures.color,
         )

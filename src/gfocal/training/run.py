@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import lightning
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from gfocal.boxrep import BoxRepresentation
 from gfocal.checkpoint import load_all_but_classes, load_state, read_weights
 from gfocal.config import BackboneConfig, PicturesConfig, Recipe, ScheduleConfig
 from gfocal.data.dataset import Dataset, open_dataset
@@ -19,6 +20,7 @@ from gfocal.devices import choose_device, choose_precision
 from gfocal.errors import UserError
 from gfocal.files import whole_or_absent
 from gfocal.model import Model, build
+from gfocal.quality import Quality
 from gfocal.recipes import get_recipe
 from gfocal.training.callbacks import SaveWeights, ShowProgress
 from gfocal.training.datamodule import DetectionData
@@ -35,10 +37,12 @@ _LIGHTNING_PRECISION = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", 
 
 def train(
     recipe: str | Path | Recipe,
-    data: str | Path,
+    data: str | Path | Mapping[str, Dataset],
     out: str | Path,
     *,
     weights: str | Path | None = None,
+    quality: Quality | None = None,
+    box: BoxRepresentation | None = None,
     size: tuple[int, int] | None = None,
     batch: int | None = None,
     epochs: int | None = None,
@@ -50,15 +54,16 @@ def train(
 ) -> Model:
     """Train a recipe on a data set and return the model with its best weights.
 
-    recipe: name, YAML file or Recipe; its classes become the data set's. data: what --data takes; its "train" split
-    is learnt, its "val" split, where there is one, validated. out: the run's folder, made new: recipe.yaml,
+    recipe: name, YAML file or Recipe; its classes become the data set's. data: what --data takes, or open data sets
+    by split; "train" is learnt, "val", where there is one, validated. out: the run's folder, made new: recipe.yaml,
     metrics.csv, tensorboard/, best.safetensors, last.safetensors. weights: "imagenet" or "none" instead of the
     recipe's, or what `gfocal.load` takes to go on from; where its classes are others, all but the class layers is
-    kept. size: (short, long) in pixels, batch, and epochs or steps instead of the recipe's; the learning rate
-    follows the batch in proportion. precision, device: None chooses. UserError for anything that does not fit,
+    kept. quality, box: replace the recipe's part by an instance from anywhere, made for the data set's classes. size:
+    (short, long) in pixels, batch, and epochs or steps instead of the recipe's; the learning rate follows the batch in
+    proportion. precision, device: None chooses. UserError for anything that does not fit,
     before the folder is made.
     """
-    train_data = open_dataset(data, "train")
+    train_data = data["train"] if isinstance(data, Mapping) else open_dataset(data, "train")
     if not len(train_data):
         raise UserError(f"{data}: its train split holds no picture")
     resolved = _resolve(
@@ -78,7 +83,7 @@ def train(
     dtype = choose_precision(precision, where)
     lightning.seed_everything(seed, workers=True, verbose=False)
     start = None if weights in (None, *STARTS) else open_weights(weights)
-    model = build(resolved, device=where, fetch_weights=start is None)
+    model = build(resolved, quality=quality, box=box, device=where, fetch_weights=start is None)
     if start is not None:
         _go_on_from(start, model)
 
@@ -95,7 +100,9 @@ def train(
     per_epoch = max(len(train_data) // schedule.batch, 1)
     total = schedule.steps or schedule.epochs * per_epoch
     with whole_or_absent(out / "recipe.yaml") as scratch:
-        scratch.write_text(resolved.to_yaml(), encoding="utf-8")
+        scratch.write_text(model.recipe.to_yaml(), encoding="utf-8")
+    # the model may have drawn any number of numbers: without a second seeding the order of the data would hang on it
+    lightning.seed_everything(seed, workers=True, verbose=False)
     module = DetectorModule(model, val_data, schedule=schedule, total_steps=total)
     with _quiet():
         trainer = lightning.Trainer(
@@ -133,8 +140,10 @@ def _go_on_from(start: Weights, model: Model) -> None:
     logger.info("starting from %s; its classes are others, so these start anew: %s", start.path, ", ".join(fresh))
 
 
-def _validation(data: str | Path) -> Dataset | None:
+def _validation(data: str | Path | Mapping[str, Dataset]) -> Dataset | None:
     """Return the val split, or None where the data set names none; a val split that is broken is an error."""
+    if isinstance(data, Mapping):
+        return data.get("val")
     try:
         return open_dataset(data, "val")
     except UserError as error:

@@ -1,0 +1,84 @@
+"""What a model says of the locations that stand for an object: the samples behind correlations and scatter plots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from gfocal.criterion import ground_truth
+from gfocal.data.collate import EvaluationExamples, collate
+from gfocal.data.dataset import Dataset
+from gfocal.model import Model
+from gfocal.ops.boxes import box_iou_pairwise, boxes_to_ltrb, centerness
+
+
+@dataclass(frozen=True)
+class Positives:
+    """The locations that an assigner gives to a box, one row each, over many pictures.
+
+    scores: (p,) the score at the true class that ranks. class_scores: (p,) the one held against the threshold.
+    quality: (p,) what was predicted of the box apart, NaN where nothing is. iou: (p,) of the decoded box with the true
+    one. centerness: (p,) of the location in the true box. ltrb: (p, 4) true distances in strides. top: (p, 4) highest
+    probability of each edge, NaN without distributions. levels: (p,) place of the stride among the levels. All but
+    the last two columns lie in 0..1.
+    """
+
+    scores: Float[Tensor, " p"]
+    class_scores: Float[Tensor, " p"]
+    quality: Float[Tensor, " p"]
+    iou: Float[Tensor, " p"]
+    centerness: Float[Tensor, " p"]
+    ltrb: Float[Tensor, "p 4"]
+    top: Float[Tensor, "p 4"]
+    levels: Int[Tensor, " p"]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+def positives(model: Model, dataset: Dataset, *, batch: int = 8) -> Positives:
+    """Return the positives of all pictures, under the model's own assigner and test preparation."""
+    loader = DataLoader(EvaluationExamples(dataset, model.prepare()), batch_size=batch, collate_fn=collate)  # type: ignore[arg-type]
+    parts: list[Positives] = []
+    for group in loader:
+        parts.append(_positives(model, group.images, group.truths))
+    return Positives(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Positives)})
+
+
+def _positives(model: Model, images: Tensor, truths: Sequence[dict[str, Tensor | tuple[int, int]]]) -> Positives:
+    criterion = model.criterion
+    raw = model.forward(images)
+    truth = ground_truth(raw, truths)
+    match = criterion.family.assigner(raw.priors, truth)
+    chosen = match.positive
+    location, owner = match.location[chosen], match.truth[chosen]
+    priors, boxes = raw.priors[location % len(raw.priors)], truth.boxes[owner]
+    code = raw.box.flatten(0, 1)[location]
+    decoded = criterion.family.coding.decode(priors, criterion.box.values(code))
+    ltrb = boxes_to_ltrb(priors.points, boxes, priors.strides)
+    unknown = torch.full_like(boxes, torch.nan)
+    quality = raw.quality_logits
+    strides = torch.tensor([grid.stride for grid in raw.priors.grids], device=boxes.device)
+    return Positives(
+        scores=raw.scores.flatten(0, 1)[location, truth.labels[owner]].cpu(),
+        class_scores=raw.class_scores.flatten(0, 1)[location, truth.labels[owner]].cpu(),
+        quality=(unknown[:, 0] if quality is None else quality.flatten()[location].sigmoid()).cpu(),
+        iou=box_iou_pairwise(decoded, boxes).cpu(),
+        centerness=centerness(ltrb).cpu(),
+        ltrb=ltrb.cpu(),
+        top=(unknown if criterion.box.bins is None else criterion.box.probabilities(code).amax(-1)).cpu(),
+        levels=torch.searchsorted(strides, priors.strides).cpu(),
+    )
+
+
+def pearson(a: Float[Tensor, " p"], b: Float[Tensor, " p"]) -> float:
+    """Return the Pearson correlation of two samples, NaN where one of them does not vary (V2 Table 6)."""
+    if len(a) < 2 or a.std() == 0 or b.std() == 0:
+        return float("nan")
+    return float(np.corrcoef(a.double().numpy(), b.double().numpy())[0, 1])

@@ -1,0 +1,212 @@
+"""Trained and scored models of recipes and seeds, each in a folder of its own: what is there is not done again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+
+from gfocal.analysis.comparison import Matches, MatchRecorder
+from gfocal.analysis.positives import pearson, positives
+from gfocal.analysis.scales import get_scale
+from gfocal.config import Recipe, read_recipe
+from gfocal.data.dataset import Dataset
+from gfocal.errors import UserError
+from gfocal.evaluation import CocoEvaluator
+from gfocal.files import whole_or_absent
+from gfocal.model import load
+from gfocal.progress import ProgressBar
+from gfocal.testing import detect
+from gfocal.training.run import train
+
+EVALUATION_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the recipes of a reproduction are trained: on what, how long, where."""
+
+    scale: str
+    data: str | None
+    folder: Path
+    steps: int | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One recipe, of the paper's scale, trained from one seed."""
+
+    recipe: Recipe
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """What the user is told of it."""
+        return f"{self.recipe.name}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run came to.
+
+    metrics: as `Metrics.to_dict`. pcc: Pearson correlation of score and IoU at the positives. seconds: of training and
+    of evaluation. steps: of training.
+    """
+
+    metrics: dict[str, Any]
+    pcc: float | None
+    seconds: dict[str, float]
+    steps: int
+
+
+Message: TypeAlias = "tuple[Run, str | None]"
+"""A run that ended, and the error it ended with."""
+
+
+def folder_of(run: Run, plan: Plan) -> Path:
+    """Return where a run lies."""
+    return plan.folder / plan.scale / run.recipe.name / f"seed{run.seed}"
+
+
+def outcome_of(run: Run, plan: Plan) -> Outcome | None:
+    """Return what a run came to, None where it is not done; UserError where the folder holds another run."""
+    folder = folder_of(run, plan)
+    file = folder / "outcome.json"
+    if not file.exists():
+        return None
+    wanted = recipe_at_scale(run.recipe, plan, class_names=read_recipe(folder / "recipe.yaml").class_names)
+    if read_recipe(folder / "recipe.yaml") != wanted:
+        raise UserError(f"{folder}: holds a run of other settings: give another --out, or delete it")
+    return Outcome(**json.loads(file.read_text(encoding="utf-8")))
+
+
+def matches_of(run: Run, plan: Plan) -> Matches:
+    """Return what a finished run hit in the test pictures."""
+    return Matches.load(folder_of(run, plan) / "matches.npz")
+
+
+def perform(runs: Sequence[Run], plan: Plan, *, jobs: int = 1) -> None:
+    """Train and score the runs that are not done, `jobs` of them at a time, each on its share of the cores.
+
+    UserError, once the others are through, naming those that failed.
+    """
+    once = {(run.recipe.name, run.seed): run for run in runs}
+    todo = [run for run in once.values() if outcome_of(run, plan) is None]
+    failed: list[str] = []
+    if todo:
+        _prepare(todo, plan)
+    with ProgressBar(len(todo), "runs") as bar:
+        for done, (run, error) in enumerate(_messages(todo, plan, jobs=min(jobs, len(todo))), start=1):
+            bar.update(done, run.name)
+            failed += [] if error is None else [f"{run.name}: {error}"]
+    if failed:
+        raise UserError(f"{len(failed)} of {len(todo)} runs failed: {'; '.join(failed)}")
+
+
+def _prepare(todo: Sequence[Run], plan: Plan) -> None:
+    scale = get_scale(plan.scale)
+    dataset = scale.train(plan.data)
+    for run in todo:
+        scale.prepare(recipe_at_scale(run.recipe, plan, class_names=dataset.class_names), dataset)
+
+
+def _messages(todo: Sequence[Run], plan: Plan, *, jobs: int) -> Iterator[Message]:
+    """Yield the runs as they end."""
+    if jobs <= 1:
+        yield from _work(iter(todo), plan)
+        return
+    context = multiprocessing.get_context("spawn")
+    queue, ended = context.Queue(), context.Queue()
+    for run in [*todo, *[None] * jobs]:
+        queue.put(run)
+    threads = max((os.cpu_count() or 1) // jobs, 1)
+    workers = [context.Process(target=_worker, args=(queue, ended, plan, threads), daemon=True) for _ in range(jobs)]
+    for worker in workers:
+        worker.start()
+    for _ in todo:
+        yield ended.get()
+    for worker in workers:
+        worker.join()
+
+
+def _worker(queue: Any, ended: Any, plan: Plan, threads: int) -> None:
+    """Do runs from a queue until it hands out None."""
+    torch.set_num_threads(threads)
+    for message in _work(iter(queue.get, None), plan):
+        ended.put(message)
+
+
+def _work(runs: Iterator[Run], plan: Plan) -> Iterator[Message]:
+    """Do one run after the other; the pictures are opened once for all."""
+    scale = get_scale(plan.scale)
+    train_data, test_data = scale.train(plan.data), scale.test(plan.data)
+    for run in runs:
+        log = folder_of(run, plan).with_suffix(".log")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with log.open("w", encoding="utf-8") as file, contextlib.redirect_stderr(file):
+                try:
+                    _do(run, plan, train_data, test_data)
+                except Exception:
+                    traceback.print_exc(file=file)
+                    raise
+        except Exception as error:  # one run that fails must not stop the others; its log says where
+            yield run, f"{error} (see {log})"
+        else:
+            yield run, None
+
+
+def recipe_at_scale(recipe: Recipe, plan: Plan, *, class_names: tuple[str, ...]) -> Recipe:
+    """Return what a recipe of the paper's scale is trained as."""
+    shrunk = get_scale(plan.scale).shrink(recipe, plan.folder / plan.scale / "backbones")
+    recipe = shrunk.model_copy(update={"class_names": class_names})
+    if plan.steps is None:
+        return recipe
+    return recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"steps": plan.steps})})
+
+
+def _do(run: Run, plan: Plan, train_data: Dataset, test_data: Dataset) -> None:
+    """Train, unless only the scoring was missing, and score."""
+    folder = folder_of(run, plan)
+    recipe = recipe_at_scale(run.recipe, plan, class_names=train_data.class_names)
+    start = time.monotonic()
+    if not (folder / "trained.json").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        precision = get_scale(plan.scale).precision
+        train(recipe, {"train": train_data}, folder, seed=run.seed, workers=0, precision=precision, device=plan.device)
+        _write_json(folder / "trained.json", {"seconds": time.monotonic() - start})
+    training = json.loads((folder / "trained.json").read_text(encoding="utf-8"))["seconds"]
+
+    start = time.monotonic()
+    model = load(folder / "last.safetensors", device=plan.device)
+    evaluator, recorder = CocoEvaluator(model.class_names), MatchRecorder(model.class_names)
+    precision = get_scale(plan.scale).precision
+    for truth, found in detect(model, test_data, batch=EVALUATION_BATCH, precision=precision):
+        evaluator.add(truth, found.cpu())
+        recorder.add(truth, found)
+    recorder.matches().save(folder / "matches.npz")
+    samples = positives(model, test_data, batch=EVALUATION_BATCH)
+    correlation = pearson(samples.scores, samples.iou)
+    outcome = Outcome(
+        metrics=evaluator.metrics().to_dict(),
+        pcc=correlation if correlation == correlation else None,  # noqa: PLR0124  NaN differs from itself
+        seconds={"training": training, "evaluation": time.monotonic() - start},
+        steps=recipe.schedule.steps or 0,
+    )
+    _write_json(folder / "outcome.json", asdict(outcome))
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    with whole_or_absent(path) as scratch:
+        scratch.write_text(json.dumps(value), encoding="utf-8")

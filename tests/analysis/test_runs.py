@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+
+from gfocal.analysis import pretraining, scales
+from gfocal.analysis.reproduction import reproduce_table
+from gfocal.analysis.runs import Plan, Run, folder_of, matches_of, outcome_of, perform, recipe_at_scale
+from gfocal.analysis.scales import get_scale
+from gfocal.config import read_recipe
+from gfocal.data.scenes import CLASS_NAMES, Scenes
+from gfocal.errors import UserError
+from gfocal.model import load
+from gfocal.recipes import get_recipe
+from gfocal.recipes.tables import get_table
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let backbones learn from a few crops only, and scenes be few."""
+    monkeypatch.setattr(scales, "STEPS", 2)
+    monkeypatch.setattr(pretraining, "CROPS", 16)
+    monkeypatch.setattr(scales, "TRAIN_SCENES", 16)
+    monkeypatch.setattr(scales, "TEST_SCENES", 4)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A data set on disk, which other processes can open: eight scenes to learn, three to score."""
+    folder = tmp_path_factory.mktemp("data")
+    lines = []
+    for split, scenes in {"train": Scenes(8, size=(64, 64)), "val": Scenes(3, seed=1, size=(64, 64))}.items():
+        content: dict[str, list[dict[str, object]]] = {
+            "images": [],
+            "annotations": [],
+            "categories": [{"id": label, "name": name} for label, name in enumerate(CLASS_NAMES)],
+        }
+        for index in range(len(scenes)):
+            name = f"{split}{index}.png"
+            cv2.imwrite(str(folder / name), scenes.picture(index)[..., ::-1])
+            content["images"].append({"id": index, "file_name": name, "height": 64, "width": 64})
+            truth = scenes.truth(index)
+            for box, label in zip(truth.boxes.tolist(), truth.labels.tolist(), strict=True):
+                sides = [box[2] - box[0], box[3] - box[1]]
+                content["annotations"].append(
+                    {
+                        "id": len(content["annotations"]) + 1,
+                        "image_id": index,
+                        "category_id": label,
+                        "bbox": [*box[:2], *sides],
+                        "area": sides[0] * sides[1],
+                        "iscrowd": 0,
+                    }
+                )
+        (folder / f"{split}.json").write_text(json.dumps(content))
+        lines.append(f"{split}: {{images: ., annotations: {split}.json}}")
+    (folder / "data.yaml").write_text("\n".join(lines))
+    return str(folder / "data.yaml")
+
+
+def test_every_row_of_every_table_has_a_mini_recipe_of_the_same_axes() -> None:
+    for name in ("v1-table1a", "v1-table4", "v2-table5"):
+        for row in get_table(name).rows:
+            if row.recipe is None:
+                continue
+            small = get_scale("mini").shrink(row.recipe, Path("backbones"))
+            assert (small.family, small.quality, small.box) == (row.recipe.family, row.recipe.quality, row.recipe.box)
+            assert small.backbone.deformable == row.recipe.backbone.deformable
+            assert small.backbone.weights.startswith("backbones/")
+    assert get_scale("paper").shrink(get_recipe("gfl_r50_fpn_1x"), Path()) == get_recipe("gfl_r50_fpn_1x")
+
+
+def test_the_paper_scale_asks_for_coco_and_unknown_scales_are_refused() -> None:
+    with pytest.raises(UserError, match="--data"):
+        get_scale("paper").train(None)
+    with pytest.raises(UserError, match="did you mean 'mini'"):
+        get_scale("minni")
+
+
+def test_a_table_is_trained_once_and_written_with_its_comparison(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def table() -> list[object]:
+        return list(reproduce_table("v1-table3", Plan("mini", None, tmp_path, steps=1), seeds=(0, 1), rows=["QFL"]))
+
+    baseline, joint = table()
+    assert baseline.comparison is None
+    assert joint.comparison is not None
+    assert joint.comparison.seeds == 2
+    assert joint.comparison.pictures == 4
+    assert joint.verdict in ("reproduced", "refuted", "undecided")
+    assert joint.speed is not None
+    assert len(joint.outcomes) == 2
+    text = (tmp_path / "v1-table3.md").read_text()
+    assert "V1 Table 3" in text
+    assert "39.9" in text
+    with (tmp_path / "v1-table3.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["recipe"] for row in rows] == ["atss_r50_fpn_1x", "atss_r50_fpn_1x_joint"]
+    assert rows[1]["paper difference"] == "+0.7"
+
+    weights = sorted(tmp_path.rglob("last.safetensors"))
+    assert len(weights) == 4
+    times = [path.stat().st_mtime_ns for path in weights]
+    capsys.readouterr()
+    table()
+    assert [path.stat().st_mtime_ns for path in weights] == times
+    assert "training" not in capsys.readouterr().err
+
+
+def test_runs_of_one_seed_share_what_they_have_in_common(tmp_path: Path) -> None:
+    plan = Plan("mini", None, tmp_path, steps=1)
+    runs = [Run(get_recipe(name), 3) for name in ("gfl_r50_fpn_1x", "gflv2_r50_fpn_1x")]
+    perform(runs, plan)
+    frozen = "backbone.conv1.0.weight"
+    first, second = (load(folder_of(run, plan)).detector.state_dict() for run in runs)
+    assert first[frozen].equal(second[frozen])
+    for run in runs:
+        outcome = outcome_of(run, plan)
+        assert outcome is not None
+        assert outcome.steps == 1
+        assert matches_of(run, plan).truths.shape == (4, len(CLASS_NAMES))
+
+
+def test_a_run_that_was_cut_off_before_its_score_is_scored_without_training(tmp_path: Path) -> None:
+    plan, run = Plan("mini", None, tmp_path, steps=1), Run(get_recipe("gfl_r50_fpn_1x"), 0)
+    perform([run], plan)
+    folder = folder_of(run, plan)
+    before = (folder / "last.safetensors").stat().st_mtime_ns
+    (folder / "outcome.json").unlink()
+    perform([run], plan)
+    assert outcome_of(run, plan) is not None
+    assert (folder / "last.safetensors").stat().st_mtime_ns == before
+    (folder / "outcome.json").unlink()
+    (folder / "trained.json").unlink()
+    perform([run], plan)
+    assert (folder / "last.safetensors").stat().st_mtime_ns > before
+
+
+def test_a_folder_with_runs_of_other_settings_is_refused(tmp_path: Path) -> None:
+    run = Run(get_recipe("gfl_r50_fpn_1x"), 0)
+    perform([run], Plan("mini", None, tmp_path, steps=1))
+    with pytest.raises(UserError, match="other settings"):
+        outcome_of(run, Plan("mini", None, tmp_path, steps=2))
+
+
+def test_runs_go_on_in_several_processes_and_a_failure_names_its_log(tmp_path: Path, data: str) -> None:
+    plan = Plan("mini", data, tmp_path, steps=1)
+    runs = [Run(get_recipe("gfl_r50_fpn_1x"), seed) for seed in (0, 1)]
+    perform(runs, plan, jobs=2)
+    assert all(outcome_of(run, plan) is not None for run in runs)
+    recipe = read_recipe(folder_of(runs[0], plan) / "recipe.yaml")
+    assert recipe == recipe_at_scale(runs[0].recipe, plan, class_names=CLASS_NAMES)
+
+    broken = Run(get_recipe("gflv2_r50_fpn_1x"), 0)
+    folder_of(broken, plan).parent.mkdir(parents=True)
+    folder_of(broken, plan).write_text("a file stands where the run's folder should")
+    with pytest.raises(UserError, match=r"1 of 2 runs failed.*gflv2_r50_fpn_1x, seed 0.*seed0\.log"):
+        perform([broken, Run(get_recipe("gfl_r50_fpn_1x"), 2)], plan, jobs=2)
+    assert outcome_of(Run(get_recipe("gfl_r50_fpn_1x"), 2), plan) is not None
+
+
+def test_an_unknown_row_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="did you mean 'ATSS'"):
+        reproduce_table("v1-table1a", Plan("mini", None, tmp_path), rows=["ATS"])
