@@ -78,9 +78,11 @@ def _boxes(size: tuple[int, int], picture: int) -> dict[str, torch.Tensor]:
     return {"boxes": torch.cat([corner, corner + sides], dim=1), "labels": torch.zeros(BOXES, dtype=torch.long)}
 
 
-def _ratio(works: Sequence[Callable[[], object]], *, turns: int, device: torch.device) -> float:
-    """Return the median time of the first work over that of the second."""
-    times: list[list[float]] = [[] for _ in works]
+def alternate(
+    works: Sequence[Callable[[], object]], *, turns: int, device: torch.device
+) -> tuple[list[float], ...]:
+    """Return the seconds that each work took in every turn, all of them once a turn so that they meet one machine."""
+    times: tuple[list[float], ...] = tuple([] for _ in works)
     for turn in range(turns + WARM_UP):
         # who goes first changes, so that what the one leaves in the caches helps the other as often
         order = range(len(works)) if turn % 2 else reversed(range(len(works)))
@@ -91,5 +93,10 @@ def _ratio(works: Sequence[Callable[[], object]], *, turns: int, device: torch.d
                 torch.cuda.synchronize(device)
             if turn >= WARM_UP:
                 times[index].append(time.perf_counter() - start)
-    first, second = (statistics.median(seconds) for seconds in times)
+    return times
+
+
+def _ratio(works: Sequence[Callable[[], object]], *, turns: int, device: torch.device) -> float:
+    """Return the median time of the first work over that of the second."""
+    first, second = (statistics.median(seconds) for seconds in alternate(works, turns=turns, device=device))
     return first / second
