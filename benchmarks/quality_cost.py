@@ -1,8 +1,8 @@
 """What a quality costs in the forward pass at 800x1216 with ResNet-50: V2 over V1, and V1 over ATSS with centerness.
 
-Times are medians of turns A B A B in one process on random weights, without post-processing, as ratios; the spread is
-the middle half of the ratios of single turns. Targets: V2 over V1 at most 1.01 in float32 and 1.02 in bfloat16, V1
-over ATSS at most 1.01.
+Only the output layers differ between those detectors, and they are a hundredth of the whole, less than the noise of a
+shared machine. So the output layers alone are timed, in turns A B A B in one process, and the difference of their
+medians is given as a share of the whole forward pass of the same process. Targets: 1 % in float32 and 2 % in bfloat16.
 """
 
 from __future__ import annotations
@@ -11,29 +11,52 @@ import statistics
 import sys
 
 import torch
+from torch import Tensor
 
 from gfocal.analysis.efficiency import alternate
-from gfocal.devices import choose_device
+from gfocal.detector import Detector
+from gfocal.devices import autocast, choose_device
 from gfocal.model import build
 
-PAIRS = {"V2 / V1": ("gflv2_r50_fpn_1x", "gfl_r50_fpn_1x"), "V1 / ATSS": ("gfl_r50_fpn_1x", "atss_r50_fpn_1x")}
-SIZE = (800, 1216)
+PAIRS = {"V2 over V1": ("gflv2_r50_fpn_1x", "gfl_r50_fpn_1x"), "V1 over ATSS": ("gfl_r50_fpn_1x", "atss_r50_fpn_1x")}
+LEVELS = [(100, 152), (50, 76), (25, 38), (13, 19), (7, 10)]
+TURNS = 60
+WHOLE_TURNS = 5
+
+
+def output_layers(detector: Detector, features: list[Tensor]) -> Tensor:
+    """Do what `Detector.forward` does after the trunk, as far as the qualities differ."""
+    classes, qualities = [], []
+    for level, feature in enumerate(features):
+        outputs = detector.outputs_of(level)
+        box = detector.scales[level](outputs.box_conv(feature).float())
+        logits, quality = outputs.quality(feature, feature, box)
+        classes.append(logits.float().flatten(2).transpose(1, 2))
+        if quality is not None:
+            qualities.append(quality.float().flatten(1))
+    together = torch.cat(qualities, 1) if qualities else None
+    return detector.outputs_of(0).quality.scores(torch.cat(classes, 1), together)[0]
 
 
 def main() -> None:
-    turns = int(sys.argv[1]) if len(sys.argv) > 1 else 15
     device = choose_device(None)
-    images = torch.randn(1, 3, *SIZE).to(device, memory_format=torch.channels_last)
+    layout = {"memory_format": torch.channels_last}
+    image = torch.randn(1, 3, 800, 1216).to(device, **layout)
+    features = [torch.randn(1, 256, *size).to(device, **layout) for size in LEVELS]
     for pair, names in PAIRS.items():
         models = [build(name) for name in names]
-        for precision in ("float32", "bfloat16"):
-            works = [lambda model=model: model.forward(images, precision=precision) for model in models]
-            times = alternate(works, turns=turns, device=device)
-            ratio = statistics.median(times[0]) / statistics.median(times[1])
-            low, _, high = statistics.quantiles([a / b for a, b in zip(*times, strict=True)], n=4)
-            seconds = statistics.median(times[1])
-            print(f"{pair:<10} {precision:<9} {ratio:.4f}  ({low:.4f} to {high:.4f})  of {seconds:.2f} s", flush=True)
+        for precision in (torch.float32, torch.bfloat16):
+            name = str(precision).removeprefix("torch.")
+            with torch.inference_mode(), autocast(precision, device):
+                inputs = [feature.to(precision) for feature in features]
+                works = [lambda d=model.detector.eval(): output_layers(d, inputs) for model in models]
+                ours, theirs = alternate(works, turns=TURNS, device=device)
+                whole = statistics.median(
+                    alternate([lambda: models[1].detector.eval()(image)], turns=WHOLE_TURNS, device=device)[0]
+                )
+            extra = statistics.median(ours) - statistics.median(theirs)
+            print(f"{pair:<12} {name:<8} {extra / whole:+.2%}  ({1e3 * extra:+.1f} ms of {whole:.2f} s)", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

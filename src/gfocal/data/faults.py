@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, TypeAlias, final
 
+from gfocal.data.pictures import path_text
 from gfocal.errors import UserError
 
 Kind: TypeAlias = Literal["malformed", "class", "reversed", "picture", "size"]
 """An entry that cannot be read, of no known class, whose sides are negative; a file that is no picture, or another."""
 
+Note: TypeAlias = Callable[[Kind, str], None]
+"""Takes note of a fault in a file that is known already: its kind; its place there, what is wrong, what to do."""
+
 
 @dataclass(frozen=True)
 class Fault:
-    """One entry or picture that cannot be used. where: its file and place there. what: what is wrong, what to do."""
+    """One entry or picture that cannot be used.
+
+    where: the file, as one printable line. what: the place in it (key or line), what is wrong, and what to do.
+    """
 
     kind: Kind
     where: str
@@ -36,3 +46,17 @@ class Faults:
         if self.stop:
             raise UserError(str(fault))
         self.found.append(fault)
+
+    def of(self, path: Path) -> Note:
+        """Return what takes note of the faults of one file."""
+        where = path_text(path)
+        return lambda kind, what: self.note(Fault(kind, where, what))
+
+
+@contextmanager
+def naming(path: Path) -> Generator[None]:
+    """Put the name of a file before the message of any UserError."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path_text(path)}: {error}") from error.__cause__

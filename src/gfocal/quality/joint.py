@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gfocal.errors import at_least
+from gfocal.ops.distributions import top_probabilities
 from gfocal.ops.losses import quality_focal_loss, quality_focal_loss_of_product
 from gfocal.quality.base import (
     PRIOR_PROBABILITY,
@@ -180,7 +181,7 @@ class Statistics(nn.Module):
 
     def forward(self, box: Float[Tensor, "b e height width"]) -> Float[Tensor, "b f height width"]:
         """Return the statistics of the logits of four distributions, edge by edge."""
-        top = box.unflatten(1, (4, -1)).softmax(dim=2).topk(self.top_k, dim=2).values
+        top = top_probabilities(box, self.top_k)
         return torch.cat([STATISTICS[name](top) for name in self.names], dim=2).flatten(1, 2)
 
 
