@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import gfocal
 from gfocal.config import Recipe
-from gfocal.data.collate import EvaluationExamples, collate
+from gfocal.data.collate import collate
+from gfocal.data.examples import EvaluationExamples
 from gfocal.data.scenes import CLASS_NAMES, Scenes
 from gfocal.errors import UserError
 from gfocal.model import Model

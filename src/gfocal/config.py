@@ -157,13 +157,29 @@ class HeadConfig(Frozen):
 
 
 class PicturesConfig(Frozen):
-    """How pictures are prepared: sides in pixels, normalisation in 0..255, augmentation in training.
+    """How pictures are prepared: sizes, normalisation, and in training augmentation, off by default but for the flip.
 
-    short, long: test size; the short side becomes `short` unless the long one would pass `long`. keep_aspect: False
-    makes every picture `long` wide and `short` high instead, in training too. upscale: whether pictures smaller than
-    that are enlarged. train_short: range that the short side is drawn from in training.
-    jitter: range of a random zoom in training, or none. color: strength of colour jitter, 0 to 1. flip: probability
-    of a horizontal flip.
+    Sizes in pixels. short, long: test size; the short side becomes `short` unless the long one would pass `long`.
+    keep_aspect: False makes every picture `long` wide and `short` high instead, in training too. upscale: whether
+    pictures smaller than that are enlarged. train_short: range that the short side is drawn from in training.
+
+    Normalisation. mean, std: in 0..255, in the network's order of channels, which is blue first where `bgr`.
+
+    Where things lie. flip, vertical_flip: probability of a mirror image, left to right and upside down. expand:
+    probability of a canvas of the mean colour up to `expand_max` (1 to 4) times as wide and high (SSD, section 3.6);
+    iou_crop: of a random choice between the whole picture and a part that shares enough with a box (2.2). SSD has 0.5
+    and 1. jitter: range of a random zoom, or none, cut or filled to the picture's own size; where jitter_size (height,
+    width) is set, to that, in place of `train_short`: with [0.1, 2] the large-scale jitter of Ghiasi et al., Simple
+    Copy-Paste (2021).
+
+    Colours. color: strength of a change of brightness, contrast and saturation, 0 to 1. distort: probability of each
+    change of SSD's photometric distortion, 0.5 there.
+
+    Several pictures. mosaic: probability of four around one point (YOLOv4, section 3.3), on a canvas mosaic_canvas (1
+    to 2) times as wide and high as the first; mixup: of a blend with another, half and half (YOLOX, section 2.1).
+    mixing_until: share of the run, 0 to 1, after which both stop; 1 means never.
+
+    Order: mosaic, mixup, distort, expand, iou_crop, jitter, size, flip, vertical_flip, color, normalisation.
     """
 
     short: Side = 800
@@ -171,17 +187,29 @@ class PicturesConfig(Frozen):
     upscale: bool = True
     keep_aspect: bool = True
     train_short: Annotated[tuple[Side, Side], Rising] = (800, 800)
-    flip: Share = 0.5
-    jitter: Annotated[tuple[Positive, Positive], Rising] | None = None
-    color: Share = 0.0
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[Positive, Positive, Positive] = (58.395, 57.12, 57.375)
     bgr: bool = False
+    flip: Share = 0.5
+    vertical_flip: Share = 0.0
+    expand: Share = 0.0
+    expand_max: float = Field(default=4.0, ge=1, le=4)
+    iou_crop: Share = 0.0
+    jitter: Annotated[tuple[Positive, Positive], Rising] | None = None
+    jitter_size: tuple[Side, Side] | None = None
+    color: Share = 0.0
+    distort: Share = 0.0
+    mosaic: Share = 0.0
+    mosaic_canvas: float = Field(default=2.0, ge=1, le=2)
+    mixup: Share = 0.0
+    mixing_until: Share = 1.0
 
     @model_validator(mode="after")
     def _legal(self) -> PicturesConfig:
         if self.long < self.short:
             raise ValueError(f"long must be at least short, {self.short}, got {self.long}")
+        if self.jitter_size is not None and self.jitter is None:
+            raise ValueError(f"jitter_size is {self.jitter_size}, but jitter is none: set both or neither")
         return self
 
 
@@ -202,6 +230,17 @@ class TestConfig(Frozen):
     max_detections: int = Field(default=100, ge=1)
 
 
+class GroupConfig(Frozen):
+    """Parameters that learn otherwise: those under `prefix`, as backbone or backbone.layer4 or trunk.cls.
+
+    lr_factor: times the schedule's learning rate. weight_decay: instead of the schedule's.
+    """
+
+    prefix: str = Field(min_length=1)
+    lr_factor: Positive = 1.0
+    weight_decay: float | None = Field(default=None, ge=0)
+
+
 class ScheduleConfig(Frozen):
     """Optimiser and learning rate.
 
@@ -209,6 +248,9 @@ class ScheduleConfig(Frozen):
     after each of `milestones` (share of the whole length, 0..1), "cosine" lets it fall to 0. warmup: steps from
     `warmup_factor` · lr, at most a fifth of the length. clip_norm: bound of the gradient's norm, or none.
     validations: how often a run scores the val split, evenly spaced; the best weights are kept beside the last.
+    patience: how many validations in a row may bring no better AP before the run ends, or none. average: decay of the
+    moving average of the weights, which is then what is validated and kept, or none. freeze: names of parts that do
+    not learn, as backbone.layer1. groups: parts that learn at another rate; the last that fits a parameter counts.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -224,6 +266,10 @@ class ScheduleConfig(Frozen):
     warmup_factor: float = Field(default=0.001, gt=0, le=1)
     clip_norm: float | None = Field(default=None, gt=0)
     validations: int = Field(default=4, ge=0)
+    patience: int | None = Field(default=None, ge=1)
+    average: float | None = Field(default=None, gt=0, lt=1)
+    freeze: tuple[str, ...] = ()
+    groups: tuple[GroupConfig, ...] = ()
 
 
 class Expected(Frozen):

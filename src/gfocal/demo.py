@@ -13,8 +13,10 @@ from pathlib import Path
 import torch
 
 from gfocal.config import Recipe
-from gfocal.data.collate import EvaluationExamples, collate
-from gfocal.data.dataset import Dataset, open_dataset
+from gfocal.data.collate import collate
+from gfocal.data.dataset import Dataset
+from gfocal.data.examples import EvaluationExamples
+from gfocal.data.opening import open_dataset
 from gfocal.devices import autocast, choose_precision
 from gfocal.draw.report import ReportPicture, write_report
 from gfocal.evaluation import Metrics

@@ -41,6 +41,11 @@ class Model:
         self.postprocess = parts.postprocess
 
     @property
+    def parts(self) -> Parts:
+        """The three objects that the model stands on."""
+        return Parts(self.detector, self.criterion, self.postprocess)
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """The name of each label."""
         return self.recipe.class_names

@@ -16,10 +16,14 @@ LINES = 10
 
 @final
 class ProgressBar:
-    """Shows on standard error how much of `total` steps is done and how long the rest will take."""
+    """Shows on standard error how much of `total` steps is done and how long the rest will take.
 
-    def __init__(self, total: int, title: str) -> None:
+    start: steps that were done before, which tell nothing of the speed.
+    """
+
+    def __init__(self, total: int, title: str, *, start: int = 0) -> None:
         self._total = total
+        self._done_before = start
         self._title = title
         self._start = time.monotonic()
         self._next = 0.0
@@ -34,7 +38,7 @@ class ProgressBar:
         )
         console = Console(file=sys.stderr)
         self._bar = Progress(*columns, console=console, transient=False) if console.is_terminal else None
-        self._task = self._bar.add_task(title, total=total, note="") if self._bar else None
+        self._task = self._bar.add_task(title, total=total, completed=start, note="") if self._bar else None
 
     def __enter__(self) -> ProgressBar:
         if self._bar is not None:
@@ -54,7 +58,7 @@ class ProgressBar:
         elif done >= self._next or done == self._total:
             self._next = done + max(self._total / LINES, 1)
             spent = time.monotonic() - self._start
-            left = spent / max(done, 1) * (self._total - done)
+            left = spent / max(done - self._done_before, 1) * (self._total - done)
             print(f"{self._title} {done}/{self._total}  {_clock(spent)} left {_clock(left)}  {note}", file=sys.stderr)
 
 

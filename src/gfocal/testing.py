@@ -9,8 +9,10 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from gfocal.data.collate import EvaluationExamples, collate
-from gfocal.data.dataset import Dataset, open_dataset
+from gfocal.data.collate import collate
+from gfocal.data.dataset import Dataset
+from gfocal.data.examples import EvaluationExamples
+from gfocal.data.opening import open_dataset
 from gfocal.errors import UserError
 from gfocal.evaluation import CocoEvaluator, Metrics
 from gfocal.files import whole_or_absent

@@ -16,8 +16,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from gfocal.data.collate import Batch, EvaluationExamples, Example, TrainingExamples, collate, pad_size
+from gfocal.data.collate import Batch, Example, collate, pad_size
 from gfocal.data.dataset import FolderDataset, Record
+from gfocal.data.examples import EvaluationExamples, TrainingExamples
 from gfocal.data.transforms import Prepare, TrainTransform
 from gfocal.structures import Truth
 

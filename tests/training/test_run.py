@@ -5,48 +5,18 @@ import json
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
 
 import gfocal
 from gfocal.config import Recipe, ScheduleConfig
 from gfocal.errors import UserError
 from gfocal.recipes import get_recipe
 from gfocal.testing import detect
-from gfocal.training.module import learning_rate_factor
+from gfocal.training.optimizer import learning_rate_factor
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
-
-
-@pytest.fixture
-def data(tmp_path):
-    """Eight pictures of one bright square each, in a data.yaml with train and val."""
-    rng = np.random.default_rng(0)
-    images, annotations = [], []
-    (tmp_path / "images").mkdir()
-    for index in range(8):
-        picture = rng.integers(0, 60, (64, 96, 3), dtype=np.uint8)
-        x, y, side = rng.integers(0, 60), rng.integers(0, 30), rng.integers(16, 32)
-        picture[y : y + side, x : x + side] = 220
-        Image.fromarray(picture).save(tmp_path / "images" / f"{index}.png")
-        images.append({"id": index, "file_name": f"{index}.png", "height": 64, "width": 96})
-        box = [int(x), int(y), int(side), int(side)]
-        annotations.append({"id": index, "image_id": index, "category_id": 1 + index % 2, "bbox": box})
-    categories = [{"id": 1, "name": "left"}, {"id": 2, "name": "right"}]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    (tmp_path / "labels.json").write_text(json.dumps(content))
-    split = {"images": "images", "annotations": "labels.json"}
-    (tmp_path / "data.yaml").write_text(yaml.safe_dump({"train": split, "val": split}))
-    return tmp_path / "data.yaml"
-
-
-@pytest.fixture
-def recipe(tiny_recipe):
-    schedule = ScheduleConfig(optimizer="adamw", lr=2e-3, batch=4, steps=3, warmup=1, decay="cosine")
-    return tiny_recipe.model_copy(update={"schedule": schedule})
 
 
 def test_a_run_leaves_recipe_curves_and_weights(recipe, data, tmp_path):
@@ -57,6 +27,7 @@ def test_a_run_leaves_recipe_curves_and_weights(recipe, data, tmp_path):
         "last.safetensors",
         "metrics.csv",
         "recipe.yaml",
+        "run.json",
         "tensorboard",
     ]
     resolved = Recipe.from_yaml((out / "recipe.yaml").read_text(), where="recipe.yaml")
@@ -125,7 +96,7 @@ def test_a_broken_picture_is_named_from_within_a_worker(recipe, data, tmp_path):
 
 def test_detect_yields_every_picture_in_order_in_its_own_pixels(recipe, data):
     model = gfocal.build(recipe.model_copy(update={"class_names": ("left", "right")}), device="cpu")
-    dataset = gfocal.data.dataset.open_dataset(data, "val")
+    dataset = gfocal.data.opening.open_dataset(data, "val")
     pairs = list(detect(model, dataset, batch=3))
     assert [truth.image_id for truth, _ in pairs] == list(range(8))
     alone = [found for _, found in detect(model, dataset, batch=1)]

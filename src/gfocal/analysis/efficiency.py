@@ -78,9 +78,7 @@ def _boxes(size: tuple[int, int], picture: int) -> dict[str, torch.Tensor]:
     return {"boxes": torch.cat([corner, corner + sides], dim=1), "labels": torch.zeros(BOXES, dtype=torch.long)}
 
 
-def alternate(
-    works: Sequence[Callable[[], object]], *, turns: int, device: torch.device
-) -> tuple[list[float], ...]:
+def alternate(works: Sequence[Callable[[], object]], *, turns: int, device: torch.device) -> tuple[list[float], ...]:
     """Return the seconds that each work took in every turn, all of them once a turn so that they meet one machine."""
     times: tuple[list[float], ...] = tuple([] for _ in works)
     for turn in range(turns + WARM_UP):

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from gfocal.criterion import ground_truth
-from gfocal.data.collate import EvaluationExamples, collate
+from gfocal.data.collate import collate
 from gfocal.data.dataset import Dataset
+from gfocal.data.examples import EvaluationExamples
 from gfocal.model import Model
 from gfocal.ops.boxes import box_iou_pairwise, boxes_to_ltrb, centerness
 

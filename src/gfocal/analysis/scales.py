@@ -8,7 +8,8 @@ from pathlib import Path
 
 from gfocal.analysis.pretraining import STEPS, pretrain_backbone
 from gfocal.config import BackboneConfig, Recipe, ScheduleConfig
-from gfocal.data.dataset import Dataset, open_dataset
+from gfocal.data.dataset import Dataset
+from gfocal.data.opening import open_dataset
 from gfocal.data.remembered import Remembered
 from gfocal.data.scenes import Scenes
 from gfocal.errors import UserError, unknown

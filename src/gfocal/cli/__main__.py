@@ -13,6 +13,7 @@ import typer
 
 from gfocal.cli.convert import convert
 from gfocal.cli.demo import demo
+from gfocal.cli.doctor import doctor
 from gfocal.cli.evaluate import evaluate
 from gfocal.cli.predict import predict
 from gfocal.cli.recipes import recipes
@@ -37,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (demo, train, evaluate, predict, convert, reproduce):
+for verb in (demo, train, evaluate, predict, convert, reproduce, doctor):
     app.command()(verb)
 app.add_typer(recipes, name="recipes")
 

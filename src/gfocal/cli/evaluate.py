@@ -39,7 +39,7 @@ def evaluate(
     Next: `gfocal predict MODEL PICTURES` draws what the model finds.
     """
     import gfocal
-    from gfocal.data.dataset import open_dataset
+    from gfocal.data.opening import open_dataset
     from gfocal.errors import UserError
     from gfocal.progress import ProgressBar
     from gfocal.tta import Augmentation

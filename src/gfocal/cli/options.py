@@ -7,8 +7,8 @@ from typing import Annotated, Optional
 import typer
 
 DATA_HELP = (
-    "scenes (made on the fly), a data.yaml with `split: {images: folder, annotations: file.json}`, "
-    "or a COCO 2017 folder"
+    "scenes (made on the fly), a data.yaml with `split: {images: folder, annotations: file.json}` (COCO JSON) "
+    "or of Ultralytics YOLO, a COCO 2017 folder, or a Pascal VOC folder"
 )
 
 Data = Annotated[str, typer.Option("--data", help=DATA_HELP)]

@@ -2,62 +2,130 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from gfocal.cli.options import Data, Device, Precision, Size, Workers
 
+if TYPE_CHECKING:
+    from gfocal.model import Model
+
+Number = Optional[int]  # noqa: UP045  typer evaluates it on Python 3.10
+Text = Optional[str]  # noqa: UP045
+Names = Optional[list[str]]  # noqa: UP045
+Share = Optional[float]  # noqa: UP045
+Place = Optional[Path]  # noqa: UP045
+
 
 def train(
     *,
-    recipe: Annotated[str, typer.Option("--recipe", help="a name from `gfocal recipes`, or a YAML file")],
-    data: Data,
-    out: Annotated[Optional[Path], typer.Option("--out", help="folder of the run [default: runs/RECIPE]")] = None,  # noqa: UP045
+    recipe: Annotated[Text, typer.Option("--recipe", help="a name from `gfocal recipes`, or a YAML file")] = None,
+    data: Data = "",
+    out: Annotated[Place, typer.Option("--out", help="folder of the run [default: runs/RECIPE]")] = None,
+    resume: Annotated[Place, typer.Option("--resume", metavar="RUN", help="go on with a run; alone")] = None,
+    replay: Annotated[
+        Place, typer.Option("--replay", metavar="FILE", help="do the step again that a run ended at; alone")
+    ] = None,
     weights: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--weights", help="imagenet, none (random numbers), or a file or run to go on from"),
+        Text, typer.Option("--weights", help="imagenet, none (random numbers), or a file or run to go on from")
     ] = None,
     size: Size = None,
     batch: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--batch", min=1, help="pictures a step; the learning rate follows"),
+        Number, typer.Option("--batch", min=1, help="pictures a device at a time; the rate follows")
     ] = None,
-    epochs: Annotated[Optional[int], typer.Option("--epochs", min=1, help="length of the run")] = None,  # noqa: UP045
-    steps: Annotated[Optional[int], typer.Option("--steps", min=1, help="length of the run")] = None,  # noqa: UP045
+    accumulate: Annotated[int, typer.Option("--accumulate", min=1, help="batches to a step")] = 1,
+    epochs: Annotated[Number, typer.Option("--epochs", min=1, help="length of the run")] = None,
+    steps: Annotated[Number, typer.Option("--steps", min=1, help="length of the run")] = None,
+    freeze: Annotated[Names, typer.Option("--freeze", help="a part that does not learn, as backbone.layer1")] = None,
+    ema: Annotated[Share, typer.Option("--ema", help="decay of a moving average of the weights, as 0.9998")] = None,
+    patience: Annotated[Number, typer.Option("--patience", min=1, help="end after validations without gain")] = None,
+    on_bad_data: Annotated[
+        str, typer.Option("--on-bad-data", help="error: stop; skip: leave out, count and list what cannot be used")
+    ] = "error",
+    save_every: Annotated[int, typer.Option("--save-every", min=0, help="steps between saved states")] = 200,
+    logger: Annotated[Names, typer.Option("--logger", help="wandb or mlflow, beside TensorBoard and CSV")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="of weights, order and augmentation")] = 0,
     workers: Workers = 2,
     precision: Precision = "auto",
     device: Device = "auto",
+    devices: Annotated[int, typer.Option("--devices", min=1, help="devices of each machine, a process each")] = 1,
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="machines, each started by torchrun")] = 1,
 ) -> None:
     """Learn a data set: writes recipe, curves and weights to the run's folder.
 
     Next: `gfocal evaluate runs/NAME --data DATA`, then `gfocal predict runs/NAME PICTURES`.
     """
-    import gfocal
-    from gfocal.testing import evaluate
+    from gfocal import training
+    from gfocal.errors import UserError
 
-    folder = out or free_folder(Path("runs") / Path(recipe).stem)
-    model = gfocal.train(
+    if replay is not None:
+        asked = None if precision == "auto" else precision
+        typer.echo(training.replay(replay, precision=asked, device=device))
+        return
+    if resume is not None:
+        tell(training.resume(resume), resume)
+        return
+    if recipe is None or not data:
+        raise UserError("give --recipe and --data, or --resume RUN")
+    folder = out or shared_folder(Path("runs") / Path(recipe).stem, devices=devices)
+    model = training.train(
         recipe,
         data,
         folder,
         weights=weights,
         size=size,
         batch=batch,
+        accumulate=accumulate,
         epochs=epochs,
         steps=steps,
+        freeze=freeze,
+        average=ema,
+        patience=patience,
+        on_bad_data=on_bad_data,  # type: ignore[arg-type]  it is checked there
+        save_every=save_every,
+        loggers=logger or (),
         seed=seed,
         workers=workers,
         precision=precision,
         device=device,
+        devices=devices,
+        nodes=nodes,
     )
-    validated = (folder / "best.safetensors").exists()
-    if validated:
-        typer.echo(evaluate(model, data, workers=workers, precision=precision).table())
-    kept = "best" if validated else "last"
+    tell(model, folder)
+
+
+def tell(model: Model, folder: Path) -> None:
+    """Print what a run came to, in the first of its processes."""
+    from gfocal.testing import evaluate
+    from gfocal.training.settings import read_settings
+
+    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))):
+        return
+    if (folder / "state.pt").exists():
+        typer.echo(f"stopped; go on with: gfocal train --resume {folder}")
+        return
+    settings = read_settings(folder)
+    kept = "best" if (folder / "best.safetensors").exists() else "last"
+    if kept == "best":
+        typer.echo(
+            evaluate(model, settings["data"], workers=settings["workers"], precision=settings["precision"]).table()
+        )
     typer.echo(f"weights: {folder}/{kept}.safetensors\nnext: gfocal predict {folder} PICTURES")
+
+
+def shared_folder(folder: Path, *, devices: int) -> Path:
+    """Return a free folder, put on the command line where other processes of the run are to be started with it."""
+    from gfocal.errors import UserError
+
+    if "RANK" in os.environ:
+        raise UserError("give --out: the processes that torchrun starts need one folder")
+    free = free_folder(folder)
+    sys.argv += ["--out", str(free)] if devices > 1 else []
+    return free
 
 
 def free_folder(folder: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Container, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gfocal.data.dataset import FolderDataset, Record, split_rows
+from gfocal.data.faults import Faults, Kind, Note, naming
 from gfocal.data.pictures import path_text, value_text
 from gfocal.errors import UserError
 from gfocal.structures import Truth
@@ -20,22 +22,27 @@ from gfocal.structures import Truth
 _LARGEST_NUMBER = 1e9
 
 
-def read_coco(annotations: Path, images: Path, *, annotated: bool = True) -> FolderDataset:
+def read_coco(
+    annotations: Path, images: Path, *, annotated: bool = True, faults: Faults | None = None
+) -> FolderDataset:
     """Read a COCO JSON whose pictures lie in the folder `images`.
 
     Labels count the categories in the order of their ids. Boxes become xyxy float32 pixels, as annotated: those that
     leave their picture or have no size are kept, because the metrics count them, and those flagged `ignore` dropped.
     Whether each picture exists is found when it is read. annotated: whether the file must hold annotations, which
-    those of a test split do not. Raises UserError with the file, key and value at fault.
+    those of a test split do not. faults: as for `gfocal.data.opening.open_dataset`; the annotations of a category or
+    picture at fault are left out without a word of their own. Raises UserError with the file, key and value at fault.
     """
-    try:
+    note = (faults if faults is not None else Faults()).of(annotations)
+    with naming(annotations):
         content = _mapping(_read_json(annotations), "the file")
-        names, labels = _read_categories(_entries(content, "categories"))
-        pictures = _read_images(_entries(content, "images"))
+        classes = _entries(content, "categories", "name at least one class")
+        listed = _entries(content, "images", "list at least one picture")
         entries = _entries(content, "annotations") if annotated or "annotations" in content else []
-        boxes = _read_boxes(entries, pictures, labels)
-    except UserError as error:
-        raise UserError(f"{path_text(annotations)}: {error}") from error.__cause__
+    names, labels = _read_categories(classes, note)
+    pictures = _read_images(listed, note)
+    dropped = _Dropped(_ids(classes) - labels.keys(), _ids(listed) - pictures.keys())
+    boxes = _read_boxes(entries, pictures, labels, dropped=dropped, note=note)
     if not os.path.isdir(images):
         raise UserError(f"{path_text(images)}: no such folder: it should hold the pictures of {path_text(annotations)}")
     rows = zip(pictures.items(), _per_picture(boxes, pictures), strict=True)
@@ -70,40 +77,63 @@ def _read_json(path: Path) -> Any:
         raise UserError(f"not JSON ({' '.join(str(error).split())})") from error
 
 
-def _read_categories(entries: list[Any]) -> tuple[tuple[str, ...], dict[int, int]]:
+def _read_categories(entries: list[Any], note: Note) -> tuple[tuple[str, ...], dict[int, int]]:
     """Return the class names and the label of each category id, both in the order of the ids."""
     names: dict[int, str] = {}
     for index, entry in enumerate(entries):
         where = f"categories[{index}]"
-        category = _mapping(entry, where)
-        number, name = _whole(category, "id", where), _string(category, "name", where)
-        if number in names:
-            raise UserError(f"{where}.id is {number}, which an earlier category has: give each its own")
-        if name in names.values():
-            raise UserError(f"{where}.name is {value_text(name)}, which an earlier category has: give each its own")
-        names[number] = name
-    if not names:
-        raise UserError("categories is empty: name at least one class")
+        try:
+            category = _mapping(entry, where)
+            number, name = _whole(category, "id", where), _string(category, "name", where)
+            _check_new(number, names, f"{where}.id", "category")
+            _check_new(name, names.values(), f"{where}.name", "category")
+        except UserError as error:
+            note("malformed", str(error))
+        else:
+            names[number] = name
     order = sorted(names)
     return tuple(names[number] for number in order), {number: label for label, number in enumerate(order)}
 
 
-def _read_images(entries: list[Any]) -> dict[int, _Picture]:
+def _read_images(entries: list[Any], note: Note) -> dict[int, _Picture]:
     pictures: dict[int, _Picture] = {}
     for index, entry in enumerate(entries):
         where = f"images[{index}]"
-        image = _mapping(entry, where)
-        number = _whole(image, "id", where)
-        if number in pictures:
-            raise UserError(f"{where}.id is {number}, which an earlier image has: give each its own")
-        sides = [_whole(image, key, where) for key in ("height", "width")]
-        for key, side in zip(("height", "width"), sides, strict=True):
-            if not 1 <= side < _LARGEST_NUMBER:
-                raise UserError(f"{where}.{key} is {side}: must be the side of the picture in pixels, at least 1")
-        pictures[number] = _Picture(_string(image, "file_name", where), sides[0], sides[1], index)
-    if not pictures:
-        raise UserError("images is empty: list at least one picture")
+        try:
+            image = _mapping(entry, where)
+            number = _whole(image, "id", where)
+            _check_new(number, pictures, f"{where}.id", "image")
+            height, width = (_side(image, key, where) for key in ("height", "width"))
+            pictures[number] = _Picture(_string(image, "file_name", where), height, width, len(pictures))
+        except UserError as error:
+            note("malformed", str(error))
     return pictures
+
+
+def _check_new(value: int | str, known: Container[int | str], where: str, what: str) -> None:
+    if value in known:
+        raise UserError(f"{where} is {value_text(value)}, which an earlier {what} has: give each its own")
+
+
+def _side(image: dict[str, Any], key: str, where: str) -> int:
+    side = _whole(image, key, where)
+    if not 1 <= side < _LARGEST_NUMBER:
+        raise UserError(f"{where}.{key} is {side}: must be the side of the picture in pixels, at least 1")
+    return side
+
+
+@dataclass(frozen=True)
+class _Dropped:
+    """The ids of categories and images that are at fault, and so leave out their annotations."""
+
+    categories: Set[int]
+    images: Set[int]
+
+
+def _ids(entries: list[Any]) -> Set[int]:
+    """Return the ids of all entries that have one, whatever else is wrong with them."""
+    ids = [cast(dict[str, Any], entry).get("id") for entry in entries if type(entry) is dict]
+    return {cast(int, number) for number in ids if type(number) in (int, float)}
 
 
 @dataclass(frozen=True)
@@ -117,7 +147,9 @@ class _Boxes:
     crowd: Tensor
 
 
-def _read_boxes(entries: list[Any], pictures: dict[int, _Picture], labels: dict[int, int]) -> _Boxes:
+def _read_boxes(
+    entries: list[Any], pictures: dict[int, _Picture], labels: dict[int, int], *, dropped: _Dropped, note: Note
+) -> _Boxes:
     rows = {number: picture.row for number, picture in pictures.items()}
     xywh: list[list[float]] = []
     areas: list[float] = []
@@ -140,10 +172,11 @@ def _read_boxes(entries: list[Any], pictures: dict[int, _Picture], labels: dict[
                 and bool not in (type(x), type(y), type(width), type(height))
             )
         except (KeyError, TypeError, ValueError):
-            raise _fault(entry, f"annotations[{index}]", rows, labels) from None
+            _note_fault(entry, f"annotations[{index}]", rows, labels, dropped=dropped, note=note)
+            continue
         if not sound:
-            raise _fault(entry, f"annotations[{index}]", rows, labels)
-        if not ignored:
+            _note_fault(entry, f"annotations[{index}]", rows, labels, dropped=dropped, note=note)
+        elif not ignored:
             xywh.append(box)
             areas.append(area)
             heads.append((row, label, bool(crowd)))
@@ -161,24 +194,41 @@ def _per_picture(boxes: _Boxes, pictures: dict[int, _Picture]) -> list[tuple[Ten
     return list(zip(*(split_rows(column, counts) for column in columns), strict=True))
 
 
-def _fault(entry: Any, where: str, rows: dict[int, int], labels: dict[int, int]) -> UserError:
-    """Return the error that says what is wrong with an annotation that cannot be used."""
-    annotation = _mapping(entry, where)
-    for key, known, listed in (("image_id", rows, "images"), ("category_id", labels, "categories")):
-        number = _whole(annotation, key, where)
-        if number not in known:
-            return UserError(f"{where}.{key} is {number}: no entry of {listed} has this id")
+def _note_fault(
+    entry: Any, where: str, rows: dict[int, int], labels: dict[int, int], *, dropped: _Dropped, note: Note
+) -> None:
+    """Note what is wrong with an annotation that cannot be used, unless that is its picture or category."""
+    try:
+        annotation = _mapping(entry, where)
+        image, category = (_whole(annotation, key, where) for key in ("image_id", "category_id"))
+        if image in dropped.images or category in dropped.categories:
+            return
+        if image not in rows:
+            raise UserError(f"{where}.image_id is {image}: no entry of images has this id")
+        if category not in labels:
+            note("class", f"{where}.category_id is {category}: no entry of categories has this id")
+            return
+        kind, what = _fault_of_values(annotation, where)
+    except UserError as error:
+        note("malformed", str(error))
+    else:
+        note(kind, what)
+
+
+def _fault_of_values(annotation: dict[str, Any], where: str) -> tuple[Kind, str]:
     for key in ("iscrowd", "ignore"):
         if annotation.get(key, 0) not in (0, 1):
-            return UserError(f"{where}.{key} is {value_text(annotation[key])}: must be 0 or 1")
+            raise UserError(f"{where}.{key} is {value_text(annotation[key])}: must be 0 or 1")
     area = annotation.get("area", 0)
     if type(area) not in (int, float) or not 0 <= area < _LARGEST_NUMBER**2:
-        return UserError(f"{where}.area is {value_text(area)}: must be square pixels, a finite number from 0")
+        raise UserError(f"{where}.area is {value_text(area)}: must be square pixels, a finite number from 0")
     bbox = _value(annotation, "bbox", where)
-    return UserError(
+    what = (
         f"{where}.bbox is {value_text(bbox)}: must be [x, y, width, height] in pixels, "
         "four finite numbers, the last two not negative"
     )
+    numbers = [value for value in _list(bbox) if type(value) in (int, float) and abs(value) < _LARGEST_NUMBER]
+    return "reversed" if len(numbers) == len(_list(bbox)) == 4 else "malformed", what
 
 
 def _whole(entry: dict[str, Any], key: str, where: str) -> int:
@@ -196,11 +246,14 @@ def _string(entry: dict[str, Any], key: str, where: str) -> str:
     return value
 
 
-def _entries(content: dict[str, Any], key: str) -> list[Any]:
+def _entries(content: dict[str, Any], key: str, wanted: str = "") -> list[Any]:
+    """Return a list of the file. wanted: what an error says to do where it is empty; "" where it may be."""
     value = content.get(key)
     if type(value) is not list:
         shown = f"is {value_text(value)}" if key in content else "is missing"
         raise UserError(f"{key} {shown}: must be a list, as in the COCO format")
+    if not value and wanted:
+        raise UserError(f"{key} is empty: {wanted}")
     return _list(value)
 
 

@@ -6,15 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils import data
 
-from gfocal.data.dataset import Dataset
-from gfocal.structures import Truth
+from gfocal.data.faults import Fault
 
 SMALLEST_SIDE = 1 - 1e-3
 """Pixels under which a box is not learnt: one, less what float32 coordinates of a large picture round away."""
@@ -37,7 +33,8 @@ class Example:
     """One normalised picture with its boxes in pixels of that picture.
 
     image: (3, h, w). boxes: (g, 4) xyxy. labels: (g,) from 0. index: its place in the data set. image_id and name
-    tell it to a person. scale: the new over the old side (x, y) of a test picture, by which boxes go back.
+    tell it to a person. scale: the new over the old side (x, y) of a test picture, by which boxes go back. faults: of
+    pictures that could not be read, in whose place this one stands.
     """
 
     image: Float[Tensor, "3 h w"]
@@ -47,6 +44,7 @@ class Example:
     image_id: int = -1
     name: str = ""
     scale: tuple[float, float] = (1.0, 1.0)
+    faults: tuple[Fault, ...] = ()
 
 
 @final
@@ -56,7 +54,7 @@ class Batch:
 
     images: (b, 3, H, W), H and W multiples of 32. truths: one dict a picture with `boxes` (g, 4) xyxy pixels,
     `labels` (g,) and `size`, the (height, width) of that picture's own padding. sizes: the (h, w) before padding.
-    indices, image_ids, names, scales: of the examples.
+    indices, image_ids, names, scales, faults: of the examples.
     """
 
     images: Float[Tensor, "b 3 H W"]
@@ -66,6 +64,7 @@ class Batch:
     image_ids: list[int]
     names: list[str]
     scales: list[tuple[float, float]]
+    faults: list[Fault]
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -116,56 +115,5 @@ def collate(examples: Sequence[Example], *, multiple: int = 32) -> Batch:
         image_ids=[example.image_id for example in examples],
         names=[example.name for example in examples],
         scales=[example.scale for example in examples],
+        faults=[fault for example in examples for fault in example.faults],
     )
-
-
-def learnable(truth: Truth) -> tuple[Float[Tensor, "g 4"], Int[Tensor, " g"]]:
-    """Return the boxes, clipped to the picture, and labels that a detector learns: no crowd, none under 1 pixel."""
-    height, width = truth.size
-    limit = torch.tensor([width, height, width, height], dtype=torch.float32)
-    boxes = truth.boxes.clamp(min=0).minimum(limit)
-    kept = ~truth.crowd & (boxes[:, 2:] - boxes[:, :2] >= SMALLEST_SIDE).all(1)
-    return boxes[kept], truth.labels[kept]
-
-
-@final
-class TrainingExamples(data.Dataset[Example]):
-    """A data set through a training transform, its `learnable` boxes, for a `torch.utils.data.DataLoader`.
-
-    All chance comes from torch's generator, which the loader seeds anew for each worker and epoch.
-    """
-
-    def __init__(self, dataset: Dataset, transform: Callable[[NDArray[np.uint8], Tensor, Tensor], Example]) -> None:
-        self.dataset = dataset
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Example:
-        truth = self.dataset.truth(index)
-        picture = self.dataset.picture(index)
-        try:
-            example = self.transform(picture, *learnable(truth))
-        except Exception as error:  # out of a worker comes only its message: it has to name the picture
-            raise RuntimeError(f"picture {truth.name!r} (index {index}) cannot be transformed: {error}") from error
-        return replace(example, index=index, image_id=truth.image_id, name=truth.name)
-
-
-@final
-class EvaluationExamples(data.Dataset[Example]):
-    """A data set through a test transform, its `learnable` boxes in pixels of the prepared picture."""
-
-    def __init__(self, dataset: Dataset, prepare: Callable[[NDArray[np.uint8]], Prepared]) -> None:
-        self.dataset = dataset
-        self.prepare = prepare
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Example:
-        truth = self.dataset.truth(index)
-        prepared = self.prepare(self.dataset.picture(index))
-        boxes, labels = learnable(truth)
-        boxes = boxes * torch.tensor(prepared.scale * 2, dtype=torch.float32)
-        return Example(prepared.image, boxes, labels, index, truth.image_id, truth.name, prepared.scale)

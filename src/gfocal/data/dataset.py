@@ -1,8 +1,7 @@
-"""What a data set is, a data set of picture files, and how a user names one."""
+"""What a data set is, and a data set of picture files."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,10 @@ from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gfocal.data.pictures import path_text, read_picture, value_text
-from gfocal.errors import UserError, unknown
+from gfocal.data.pictures import read_picture
 from gfocal.structures import Truth
 
 
@@ -57,7 +54,7 @@ class Record:
 class FolderDataset:
     """A data set whose pictures are files, read when asked for.
 
-    category_ids: the number of each class in the file that it came from, 0, 1, ... where there is none.
+    category_ids: the number of each class in a COCO file, 0, 1, ... in other formats.
     """
 
     class_names: tuple[str, ...]
@@ -99,117 +96,37 @@ def split_rows(column: Tensor, counts: list[int]) -> list[Tensor]:
     return [piece.clone() for piece in torch.split(column, counts)]
 
 
+@dataclass(frozen=True)
+class Annotated:
+    """One picture as a reader found it: xyxy pixels, label and crowd flag of each box as plain values."""
+
+    path: Path
+    image_id: int
+    name: str
+    size: tuple[int, int]
+    boxes: Sequence[Sequence[float]]
+    labels: Sequence[int]
+    crowd: Sequence[bool]
+
+
+def records_of(pictures: Sequence[Annotated]) -> tuple[Record, ...]:
+    """Return the records of pictures; one tensor for all boxes, because thousands of small ones take long to make."""
+    counts = [len(picture.boxes) for picture in pictures]
+    boxes = torch.tensor([box for p in pictures for box in p.boxes], dtype=torch.float64).reshape(-1, 4).float()
+    labels = torch.tensor([label for p in pictures for label in p.labels], dtype=torch.long)
+    crowd = torch.tensor([flag for p in pictures for flag in p.crowd], dtype=torch.bool)
+    columns = zip(*(split_rows(column, counts) for column in (boxes, labels, crowd)), strict=True)
+    return tuple(
+        Record(picture.path, Truth(picture.image_id, picture.name, picture.size, *rows))
+        for picture, rows in zip(pictures, columns, strict=True)
+    )
+
+
 def open_dataset(source: str | Path, split: str) -> Dataset:
-    """Open the split (train, val, ...) of the data set that a user named.
+    """Open a split of a data set: the name that `gfocal.data.opening.open_dataset` had."""
+    from gfocal.data import opening  # it knows the readers, which make the data set of this file
 
-    `source`: the word "scenes", a data.yaml (`split: {images: folder, annotations: file.json}`, paths relative to
-    it) or the folder that holds it, or a COCO 2017 folder.
-    Raises UserError where there is no such data set or split, or its files are malformed.
-    """
-    if source == "scenes":
-        return _open_scenes(split)
-    path = Path(source)
-    if os.path.isfile(path / "data.yaml"):
-        return _open_yaml(path / "data.yaml", split)
-    if os.path.isdir(path):
-        return _open_coco_folder(path, split)
-    if os.path.isfile(path) and path.suffix in (".yaml", ".yml"):
-        return _open_yaml(path, split)
-    if os.path.exists(path):
-        raise UserError(f"{path_text(path)}: not a data set: give a data.yaml or a COCO 2017 folder")
-    raise unknown("data set", str(source), ("scenes", "path of a data.yaml", "path of a COCO 2017 folder"))
-
-
-def _open_scenes(split: str) -> Dataset:
-    from gfocal.data.scenes import Scenes
-
-    splits = {"train": (20_000, 0), "val": (200, 1), "test": (200, 2)}
-    if split not in splits:
-        raise unknown("split of scenes", split, splits)
-    length, seed = splits[split]
-    return Scenes(length=length, seed=seed)
-
-
-def _open_yaml(path: Path, split: str) -> FolderDataset:
-    from gfocal.data.coco import read_coco  # it builds the data set of this file
-
-    try:
-        splits = _yaml_splits(path)
-    except UserError as error:
-        raise UserError(f"{path_text(path)}: {error}") from error.__cause__
-    if split not in splits:
-        raise unknown(f"split of {path_text(path)}", split, splits)
-    files = splits[split]
-    annotated = not split.startswith("test")
-    return read_coco(path.parent / files["annotations"], path.parent / files["images"], annotated=annotated)
-
-
-def _yaml_splits(path: Path) -> dict[str, dict[str, str]]:
-    try:
-        # Nodes rather than values: they know their lines, and repeated keys are not lost.
-        text = path.read_text(encoding="utf-8-sig")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except UnicodeDecodeError as error:
-        raise UserError(f"not UTF-8 text (byte {error.start}): save it as UTF-8") from error
-    except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror})") from error
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise UserError(f"{line}not YAML ({error.problem})") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"not YAML ({' '.join(str(error).split())})") from error
-    if root is None:
-        raise UserError(f"the file is empty: write {_WANTED}")
-    return {key: _yaml_split(key, node) for key, node in _yaml_pairs("the file", root).items()}
-
-
-def _yaml_split(split: str, node: yaml.Node) -> dict[str, str]:
-    fields = _yaml_pairs(value_text(split), node)
-    for key, value in fields.items():
-        where = f"line {value.start_mark.line + 1}: {value_text(split)}"
-        if key not in ("images", "annotations"):
-            raise UserError(f"{where}: {unknown('key', key, ('images', 'annotations'))}")
-        if not isinstance(value, yaml.ScalarNode) or value.tag != "tag:yaml.org,2002:str":
-            shown = value_text(value.value) if isinstance(value, yaml.ScalarNode) else "a list or mapping"
-            raise UserError(f"{where}.{key} is {shown}: write the path of a file or folder")
-    for key in ("images", "annotations"):
-        if key not in fields:
-            raise UserError(f"line {node.start_mark.line + 1}: {value_text(split)}.{key} is missing: write {_WANTED}")
-    return {key: str(value.value) for key, value in fields.items()}
-
-
-def _yaml_pairs(what: str, node: yaml.Node) -> dict[str, yaml.Node]:
-    line = f"line {node.start_mark.line + 1}"
-    if not isinstance(node, yaml.MappingNode):
-        shown = value_text(node.value) if isinstance(node, yaml.ScalarNode) else "a list"
-        raise UserError(f"{line}: {what} is {shown}: write {_WANTED}")
-    pairs: dict[str, yaml.Node] = {}
-    for key, value in node.value:
-        if not isinstance(key, yaml.ScalarNode) or not str(key.value).isprintable():
-            raise UserError(f"line {key.start_mark.line + 1}: a key of {what} is no word: write {_WANTED}")
-        if key.value in pairs:
-            raise UserError(f"line {key.start_mark.line + 1}: {value_text(key.value)} appears twice: remove one")
-        pairs[str(key.value)] = value
-    return pairs
-
-
-def _open_coco_folder(folder: Path, split: str) -> FolderDataset:
-    from gfocal.data.coco import read_coco  # it builds the data set of this file
-
-    splits = {
-        file.name.removeprefix(prefix).removesuffix("2017.json"): file
-        for prefix in ("image_info_", "instances_")
-        for file in folder.glob(f"annotations/{prefix}*2017.json")
-    }
-    if not splits:
-        raise UserError(
-            f"{path_text(folder)}: not a data set: it holds neither a data.yaml nor annotations/instances_*2017.json"
-        )
-    if split not in splits:
-        raise unknown(f"split of {path_text(folder)}", split, splits)
-    # test-dev is a part of test, without annotations as all of it
-    part = "test" if split == "test-dev" else split
-    return read_coco(splits[split], folder / f"{part}2017", annotated=part != "test")
+    return opening.open_dataset(source, split)
 
 
 def _unpickled(
@@ -229,6 +146,3 @@ def _unpickled(
         )
     ]
     return FolderDataset(class_names, tuple(records), category_ids)
-
-
-_WANTED = "`split: {images: folder, annotations: file.json}`"

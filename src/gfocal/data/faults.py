@@ -11,8 +11,8 @@ from typing import Literal, TypeAlias, final
 from gfocal.data.pictures import path_text
 from gfocal.errors import UserError
 
-Kind: TypeAlias = Literal["malformed", "class", "reversed", "picture", "size"]
-"""An entry that cannot be read, of no known class, whose sides are negative; a file that is no picture, or another."""
+Kind: TypeAlias = Literal["malformed", "class", "reversed", "small", "picture", "size"]
+"""An entry that cannot be read, of no known class, with negative sides or none; a file that is no picture, or another."""
 
 Note: TypeAlias = Callable[[Kind, str], None]
 """Takes note of a fault in a file that is known already: its kind; its place there, what is wrong, what to do."""

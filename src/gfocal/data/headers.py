@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import struct
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 from PIL import ExifTags, Image
 
@@ -22,15 +23,11 @@ PICTURE_SUFFIXES = frozenset(
 )
 """How the names of pictures end, in lower case."""
 
-_BATCH = 64
-_THREADS = 16  # most of their time they wait for the disk
-_MANY = 2000  # about a second's work
-
 
 def header_size(path: Path) -> tuple[int, int] | None:
     """Return the (height, width) that `read_picture` would find, from the header alone; None where that is not sure.
 
-    None too for whatever is no picture: `exact_size` tells why.
+    None, too, for whatever is no picture: `exact_size` tells why. Does not warn inside of `in_threads`.
     """
     try:
         with open(path, "rb") as file, Image.open(file, formats=_QUICK) as picture:
@@ -38,11 +35,11 @@ def header_size(path: Path) -> tuple[int, int] | None:
                 return None
             if picture.format == "PNG" and _metadata_follows(path):
                 return None
-            # That of the base class: PNG's own decodes the picture first, for metadata that may follow it.
-            turn = Image.Image.getexif(picture).get(ExifTags.Base.Orientation, 1)
-            if turn not in _UPRIGHT:
-                return (picture.width, picture.height) if turn in _SIDEWAYS and picture.format == "JPEG" else None
-            return picture.height, picture.width
+            # By the base class: PNG's own decodes the picture first, for metadata that may follow it.
+            if Image.Image.getexif(picture).get(ExifTags.Base.Orientation) not in _SIDEWAYS:
+                return picture.height, picture.width
+            # Versions of Pillow differ in whether they have turned the size of a TIFF by now.
+            return None if picture.format == "TIFF" else (picture.width, picture.height)
     except Exception:  # a damaged file makes Pillow's readers raise nearly anything
         return None
 
@@ -55,40 +52,51 @@ def exact_size(path: Path) -> tuple[int, int]:
 
 def in_threads(function: Callable[[Item], Result], items: Sequence[Item], *, title: str) -> list[Result]:
     """Return the results of a function that reads files, in order, with a progress bar where there are many items."""
-    if len(items) <= _BATCH:
-        return _quietly(function, items)
     batches = [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]
     results: list[Result] = []
-    with _quiet(), ThreadPoolExecutor(_THREADS) as pool:
-        parts = pool.map(lambda batch: [function(item) for item in batch], batches)
-        if len(items) < _MANY:
-            return [result for part in parts for result in part]
-        with ProgressBar(len(items), title) as bar:
-            for part in parts:
-                results += part
-                bar.update(len(results))
+
+    def work(batch: Sequence[Item]) -> list[Result]:
+        return [function(item) for item in batch]
+
+    with _quiet_pillow():
+        if len(batches) < 2:
+            return work(items)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            parts = pool.map(work, batches)
+            if len(items) < _MANY:
+                return [result for part in parts for result in part]
+            with ProgressBar(len(items), title) as bar:
+                for part in parts:
+                    results += part
+                    bar.update(len(results))
     return results
 
 
-def _quietly(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    with _quiet():
-        return [function(item) for item in items]
-
-
-def _quiet() -> warnings.catch_warnings[None]:
-    """Return a context in which Pillow does not warn, as in `read_picture`; to be entered once, outside of threads."""
-    return warnings.catch_warnings(action="ignore")
+@contextmanager
+def _quiet_pillow() -> Generator[None]:
+    """Keep Pillow's warnings to itself, as `read_picture` does; entered outside of threads, which share the filters."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\b")
+        yield
 
 
 def _metadata_follows(path: Path) -> bool:
-    """Return whether a PNG has metadata behind its pixels that may turn it."""
+    """Return whether a PNG holds what may turn it behind its pixels, where Pillow has not looked yet."""
+    behind = False
     with open(path, "rb") as file:
-        file.seek(8)
-        behind = False
+        file.seek(8)  # the signature
         while len(head := file.read(8)) == 8:
             length, kind = struct.unpack(">I4s", head)
             behind = behind or kind == b"IDAT"
-            if behind and (kind == b"eXIf" or _is_profile(file, kind, length)):
+            start = file.read(len(_XMP)) if behind and kind in (b"iTXt", b"tEXt", b"zTXt") else b""
+            if behind and (kind == b"eXIf" or start.startswith((_RAW_EXIF, _XMP))):
                 return True
-            file.seek(length + 4, 1)
+            file.seek(length - len(start) + 4, 1)  # and the checksum
     return False
+
+
+_QUICK = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP")  # Pillow turns a JPEG into an MPO by itself
+_SIDEWAYS = (5, 6, 7, 8)  # the EXIF orientations that swap the sides
+_RAW_EXIF, _XMP = b"Raw profile type", b"XML:com.adobe.xmp"
+_BATCH, _THREADS = 64, 16  # threads mostly wait for the disk
+_MANY = 2000  # about a second's work

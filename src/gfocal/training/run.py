@@ -4,35 +4,35 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import lightning
 import torch
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.fabric import Fabric
 
 from gfocal.boxrep import BoxRepresentation
 from gfocal.checkpoint import load_all_but_classes, load_state, read_weights
-from gfocal.config import BackboneConfig, PicturesConfig, Recipe, ScheduleConfig
-from gfocal.data.dataset import Dataset, open_dataset
+from gfocal.config import Recipe, read_recipe
+from gfocal.data.dataset import Dataset
+from gfocal.data.faults import Faults
+from gfocal.data.opening import open_dataset, splits_of
 from gfocal.devices import choose_device, choose_precision
 from gfocal.errors import UserError
 from gfocal.files import whole_or_absent
 from gfocal.model import Model, build
 from gfocal.quality import Quality
 from gfocal.recipes import get_recipe
-from gfocal.training.callbacks import SaveWeights, ShowProgress
-from gfocal.training.datamodule import DetectionData
-from gfocal.training.module import DetectorModule
+from gfocal.training.course import make_course
+from gfocal.training.logs import check_loggers
+from gfocal.training.loop import follow
+from gfocal.training.settings import STARTS, OnBadData, Settings, batch_for, read_settings, resolve
+from gfocal.training.state import NAME as STATE
+from gfocal.training.state import forget_unfinished, load_state_of
 from gfocal.weights import Weights, open_weights
 
 logger = logging.getLogger(__name__)
-
-STARTS = ("imagenet", "none")
-"""What training starts from by name instead of by file."""
-
-_LIGHTNING_PRECISION = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
 
 
 def train(
@@ -45,89 +45,152 @@ def train(
     box: BoxRepresentation | None = None,
     size: tuple[int, int] | None = None,
     batch: int | None = None,
+    accumulate: int = 1,
     epochs: int | None = None,
     steps: int | None = None,
+    freeze: Sequence[str] | None = None,
+    average: float | None = None,
+    patience: int | None = None,
+    on_bad_data: OnBadData = "error",
+    save_every: int = 200,
+    loggers: Sequence[str] = (),
+    resume: bool = False,
     seed: int = 0,
     workers: int = 2,
     precision: str | None = None,
     device: str | None = None,
+    devices: int = 1,
+    nodes: int = 1,
 ) -> Model:
     """Train a recipe on a data set and return the model with its best weights.
 
     recipe: name, YAML file or Recipe; its classes become the data set's. data: what --data takes, or open data sets
     by split; "train" is learnt, "val", where there is one, validated. out: the run's folder, made new: recipe.yaml,
-    metrics.csv, tensorboard/, best.safetensors, last.safetensors. weights: "imagenet" or "none" instead of the
-    recipe's, or what `gfocal.load` takes to go on from; where its classes are others, all but the class layers is
-    kept. quality, box: replace the recipe's part by an instance from anywhere, made for the data set's classes. size:
-    (short, long) in pixels, batch, and epochs or steps instead of the recipe's; the learning rate follows the batch in
-    proportion. precision, device: None chooses. UserError for anything that does not fit,
-    before the folder is made.
+    run.json, metrics.csv, tensorboard/, best.safetensors, last.safetensors; while it lasts, state.pt. weights:
+    "imagenet" or "none" instead of the recipe's, or what `gfocal.load` takes to go on from; where its classes are
+    others, all but the class layers is kept. quality, box: replace the recipe's part by an instance from anywhere,
+    made for the data set's classes. size: (short, long) in pixels. batch: pictures of one process at a time;
+    accumulate: such batches to a step. The learning rate follows the pictures of a step, batch × accumulate × devices
+    × nodes, in proportion; without `batch` they are as many as the recipe's. epochs, steps, freeze, average, patience:
+    instead of the schedule's. on_bad_data: "skip" leaves out, counts and lists what of the data cannot be used.
+    save_every: steps between saved states. loggers: "wandb", "mlflow". resume: go on with the run that `out` holds,
+    to the same weights as if it had never stopped. precision, device: None chooses. devices, nodes: processes on
+    each machine, machines. UserError for anything that does not fit, before the folder is made.
     """
-    train_data = data["train"] if isinstance(data, Mapping) else open_dataset(data, "train")
-    if not len(train_data):
-        raise UserError(f"{data}: its train split holds no picture")
-    resolved = _resolve(
-        get_recipe(recipe),
+    out = Path(out)
+    original = get_recipe(recipe)
+    settings = Settings(
+        data=None if isinstance(data, Mapping) else str(data),
+        seed=seed,
+        batch=batch or batch_for(original, processes=devices * nodes, accumulate=accumulate),
+        accumulate=accumulate,
+        workers=workers,
+        precision=precision,
+        device=device,
+        devices=devices,
+        nodes=nodes,
+        on_bad_data=on_bad_data,
+        save_every=save_every,
+        loggers=tuple(loggers),
+    )
+    check_loggers(settings.loggers)
+    faults = Faults(stop=on_bad_data == "error")
+    train_data, val_data = _open(data, faults)
+    given = {"freeze": freeze, "average": average, "patience": patience}
+    resolved = resolve(
+        original,
         train_data.class_names,
+        settings,
         weights=weights,
         size=size,
-        batch=batch,
         epochs=epochs,
         steps=steps,
+        changes={name: value for name, value in given.items() if value is not None},
     )
-    val_data = _validation(data) if resolved.schedule.validations else None
-    out = Path(out)
-    if (out / "recipe.yaml").exists():
-        raise UserError(f"{out}: holds a run already: name another --out, or delete it")
     where = choose_device(device)
     dtype = choose_precision(precision, where)
-    lightning.seed_everything(seed, workers=True, verbose=False)
-    start = None if weights in (None, *STARTS) else open_weights(weights)
-    model = build(resolved, quality=quality, box=box, device=where, fetch_weights=start is None)
-    if start is not None:
-        _go_on_from(start, model)
-
-    schedule = resolved.schedule
-    loader = DetectionData(
-        train_data,
-        val_data,
-        pictures=resolved.pictures,
-        prepare=model.prepare(),
-        batch=schedule.batch,
-        workers=workers,
-        pin_memory=where.type == "cuda",
-    )
-    per_epoch = max(len(train_data) // schedule.batch, 1)
-    total = schedule.steps or schedule.epochs * per_epoch
-    with whole_or_absent(out / "recipe.yaml") as scratch:
-        scratch.write_text(model.recipe.to_yaml(), encoding="utf-8")
-    # the model may have drawn any number of numbers: without a second seeding the order of the data would hang on it
-    lightning.seed_everything(seed, workers=True, verbose=False)
-    module = DetectorModule(model, val_data, schedule=schedule, total_steps=total)
+    start = None if resume or weights in (None, *STARTS) else open_weights(weights)
     with _quiet():
-        trainer = lightning.Trainer(
-            accelerator=where.type,
-            devices=1,
-            precision=_LIGHTNING_PRECISION[dtype],  # type: ignore[arg-type]  its names are literals there
-            max_steps=total,
-            max_epochs=-1,
-            val_check_interval=max(total // schedule.validations, 1) if val_data else None,
-            check_val_every_n_epoch=None,
-            num_sanity_val_steps=0,
-            gradient_clip_val=schedule.clip_norm,
-            logger=[CSVLogger(out, name="", version=""), TensorBoardLogger(out, name="", version="tensorboard")],
-            callbacks=[ShowProgress(total), SaveWeights(model, out)],
-            log_every_n_steps=min(10, total),
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
+        fabric = _fabric(where, settings)
+        if fabric.is_global_zero and not resume and (out / "recipe.yaml").exists():
+            raise UserError(f"{out}: holds a run already: name another --out, delete it, or --resume it")
+        state = load_state_of(out) if resume else None
+        torch.manual_seed(seed)
+        model = build(resolved, quality=quality, box=box, device="cpu", fetch_weights=start is None and state is None)
+        _refuse_other_recipe(model.recipe, state, out)
+        if start is not None:
+            _go_on_from(start, model)
+        fabric.launch()
+        model = Model(model.recipe, model.parts, fabric.device)
+        if fabric.is_global_zero and state is None:
+            _begin(out, model.recipe, settings)
+        if fabric.is_global_zero:
+            forget_unfinished(out)
+        fabric.barrier()
+        course = make_course(
+            fabric,
+            model,
+            settings,
+            train_data=train_data,
+            val_data=val_data,
+            out=out,
+            dtype=dtype,
+            step=0 if state is None else int(state["step"]),
         )
-        trainer.fit(module, datamodule=loader)
+        if state is not None:
+            course.load_state(state)
+        course.left_out.note(faults.found)
+        finished = follow(course)
+        fabric.barrier()
+    if fabric.is_global_zero and (summary := course.left_out.summary()):
+        logger.warning(summary)
+    if finished and fabric.is_global_zero:
+        (out / STATE).unlink(missing_ok=True)
     best = out / "best.safetensors"
-    if best.exists():
+    if finished and best.exists():
         load_state(model.detector, read_weights(best)[1], where=str(best))
-    model.detector.to(where).eval()
+    model.detector.to(fabric.device).eval()
     return model
+
+
+def resume(out: str | Path) -> Model:
+    """Go on with the run in a folder, as it was told, to the weights it would have come to without a stop.
+
+    UserError where the folder holds no run, the run is finished, or its data was handed over as open data sets.
+    """
+    out = Path(out)
+    settings = read_settings(out)
+    if settings["data"] is None:
+        raise UserError(f"{out}: its data was not a path: call gfocal.train with the same arguments and resume=True")
+    return train(read_recipe(out / "recipe.yaml"), settings.pop("data"), out, resume=True, **settings)
+
+
+def _fabric(where: torch.device, settings: Settings) -> Fabric:
+    many = settings.processes > 1
+    one_device = ":" in str(where)
+    return Fabric(
+        accelerator=where.type,
+        devices=[where.index] if one_device and not many else settings.devices,
+        num_nodes=settings.nodes,
+        strategy="ddp" if many else "auto",
+    )
+
+
+def _begin(out: Path, recipe: Recipe, settings: Settings) -> None:
+    """Make the run's folder."""
+    with whole_or_absent(out / "recipe.yaml") as scratch:
+        scratch.write_text(recipe.to_yaml(), encoding="utf-8")
+    settings.write(out)
+
+
+def _refuse_other_recipe(recipe: Recipe, state: dict[str, Any] | None, out: Path) -> None:
+    """Raise UserError where a run is to go on with another recipe than it began with."""
+    if state is None:
+        return
+    before = Recipe.from_yaml(state["recipe"], where=str(out / STATE)).model_dump()
+    other = [name for name, value in recipe.model_dump().items() if value != before[name]]
+    if other:
+        raise UserError(f"{out}: the run began with another {other[0]}: resume it with the settings it began with")
 
 
 def _go_on_from(start: Weights, model: Model) -> None:
@@ -140,60 +203,29 @@ def _go_on_from(start: Weights, model: Model) -> None:
     logger.info("starting from %s; its classes are others, so these start anew: %s", start.path, ", ".join(fresh))
 
 
-def _validation(data: str | Path | Mapping[str, Dataset]) -> Dataset | None:
-    """Return the val split, or None where the data set names none; a val split that is broken is an error."""
+def _open(data: str | Path | Mapping[str, Dataset], faults: Faults) -> tuple[Dataset, Dataset | None]:
+    """Return the train split, which must hold a picture, and the val split, or None where there is none."""
     if isinstance(data, Mapping):
-        return data.get("val")
-    try:
-        return open_dataset(data, "val")
-    except UserError as error:
-        if "unknown split" in str(error):
-            return None
-        raise
-
-
-def _resolve(
-    recipe: Recipe,
-    class_names: tuple[str, ...],
-    *,
-    weights: str | Path | None,
-    size: tuple[int, int] | None,
-    batch: int | None,
-    epochs: int | None,
-    steps: int | None,
-) -> Recipe:
-    """Return the recipe of this very run."""
-    backbone: BackboneConfig = recipe.backbone
-    pictures: PicturesConfig = recipe.pictures
-    schedule: ScheduleConfig = recipe.schedule
-    changes: dict[str, object] = {}
-    if batch is not None:
-        changes |= {"batch": batch, "lr": schedule.lr * batch / schedule.batch}
-    if epochs is not None:
-        changes |= {"epochs": epochs, "steps": None}
-    if steps is not None:
-        changes |= {"steps": steps}
-    values = recipe.model_dump(mode="json")
-    values["class_names"] = class_names
-    values["backbone"] = backbone.model_dump() | ({"weights": weights} if weights in STARTS else {})
-    values["schedule"] = schedule.model_dump() | changes
-    if size is not None:
-        short, long = size
-        if not 32 <= short <= long:
-            raise UserError(f"--size {short} {long}: give the short side, at least 32, then the long one")
-        values["pictures"] = pictures.model_dump() | {"short": short, "long": long, "train_short": (short, short)}
-    return Recipe.from_values(values, where=f"recipe {recipe.name}")
+        learnt, validated = data["train"], data.get("val")
+    else:
+        learnt = open_dataset(data, "train", faults=faults)
+        validated = open_dataset(data, "val", faults=faults) if "val" in splits_of(data) else None
+    if not len(learnt):
+        raise UserError(f"{data}: its train split holds no picture")
+    return learnt, validated
 
 
 @contextmanager
 def _quiet() -> Generator[None]:
     """Keep Lightning's notes on hardware and its advice on workers off the screen while a run lasts."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    names = ("lightning.fabric", "lightning.pytorch")
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
             yield
     finally:
-        logger.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 from gfocal.analysis.figures.base import MOST_POINTS, Material
 from gfocal.analysis.scales import get_scale
 from gfocal.criterion import ground_truth
-from gfocal.data.collate import Batch, EvaluationExamples, collate
+from gfocal.data.collate import Batch, collate
+from gfocal.data.examples import EvaluationExamples
 from gfocal.model import Model
 from gfocal.structures import GroundTruth, Match, Raw
 

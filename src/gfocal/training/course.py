@@ -1,0 +1,160 @@
+"""A run that is ready to go: everything its steps need, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch.utils.data import DataLoader
+
+from gfocal.data.collate import Batch
+from gfocal.data.dataset import Dataset
+from gfocal.evaluation import Metrics
+from gfocal.model import Model
+from gfocal.training.average import Average
+from gfocal.training.guard import Guard
+from gfocal.training.journal import Journal
+from gfocal.training.keeping import Keeper
+from gfocal.training.left_out import LeftOut
+from gfocal.training.loaders import training_loader, validation_loader
+from gfocal.training.logs import make_loggers
+from gfocal.training.optimizer import freeze, learning_rate_factor, make_optimizer
+from gfocal.training.order import Order
+from gfocal.training.settings import Settings
+from gfocal.training.step import Learner, Stepper
+from gfocal.training.validation import validate
+
+
+@dataclass(frozen=True)
+class Course:
+    """A run that is ready to go.
+
+    accumulate: batches of the loader to a step. total_steps: length; start: steps done before. validate_every,
+    save_every: steps between validations and between saved states, 0 for never. validate: scores the weights that are
+    kept, None where there is nothing to score them on.
+    """
+
+    fabric: Fabric
+    model: Model
+    stepper: Stepper
+    average: Average | None
+    loader: DataLoader[Batch]
+    journal: Journal
+    keeper: Keeper
+    left_out: LeftOut
+    validate: Callable[[], Metrics] | None
+    out: Path
+    seed: int
+    accumulate: int
+    total_steps: int
+    start: int
+    validate_every: int
+    save_every: int
+
+    def state(self, step: int) -> dict[str, Any]:
+        """Return all that going on after a step needs."""
+        return {
+            "step": step,
+            "recipe": self.model.recipe.to_yaml(),
+            "detector": self.model.detector.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimizer": self.stepper.optimizer.state_dict(),
+            "scheduler": self.stepper.scheduler.state_dict(),
+            "scaler": self.stepper.scaler.state_dict(),
+            "keeper": self.keeper.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take on a state."""
+        self.model.detector.load_state_dict(state["detector"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.stepper.optimizer.load_state_dict(state["optimizer"])
+        self.stepper.scheduler.load_state_dict(state["scheduler"])
+        self.stepper.scaler.load_state_dict(state["scaler"])
+        self.keeper.load_state_dict(state["keeper"])
+
+
+def make_course(
+    fabric: Fabric,
+    model: Model,
+    settings: Settings,
+    *,
+    train_data: Dataset,
+    val_data: Dataset | None,
+    out: Path,
+    dtype: torch.dtype,
+    step: int,
+) -> Course:
+    """Put together what the steps of a run need, the first `step` of which are done."""
+    schedule, pictures = model.recipe.schedule, model.recipe.pictures
+    total = schedule.steps or max(round(schedule.epochs * len(train_data) / schedule.batch), 1)
+    pin, writes = fabric.device.type == "cuda", fabric.is_global_zero
+    stepper = _stepper(fabric, model, dtype=dtype, total=total, out=out)
+    average = None if schedule.average is None else Average(model.detector, schedule.average)
+    kept = (
+        model
+        if average is None
+        else Model(model.recipe, replace(model.parts, detector=average.detector), fabric.device)
+    )
+    ranks = {"rank": fabric.global_rank, "ranks": fabric.world_size}
+    order = Order(
+        len(train_data),
+        batch=settings.batch,
+        steps=total * settings.accumulate,
+        seed=settings.seed,
+        start=step * settings.accumulate,
+        mixed=round(pictures.mixing_until * total) * settings.accumulate,
+        **ranks,
+    )
+    skip, workers = settings.on_bad_data == "skip", settings.workers
+    score = None
+    if val_data is not None and schedule.validations:
+        loader = validation_loader(
+            val_data, kept.prepare(), batch=settings.batch, workers=workers, pin_memory=pin, **ranks
+        )
+        score = partial(validate, kept, val_data, loader, precision=_name(dtype))
+    logs = make_loggers(settings.loggers, out) if writes else []
+    return Course(
+        fabric=fabric,
+        model=model,
+        stepper=stepper,
+        average=average,
+        loader=training_loader(train_data, pictures, order, workers=workers, pin_memory=pin, skip=skip),
+        journal=Journal(out, logs, total_steps=total, start=step, writes=writes),
+        keeper=Keeper(kept, out, patience=schedule.patience, writes=writes),
+        left_out=LeftOut(out),
+        validate=score,
+        out=out,
+        seed=settings.seed,
+        accumulate=settings.accumulate,
+        total_steps=total,
+        start=step,
+        validate_every=max(total // schedule.validations, 1) if schedule.validations else 0,
+        save_every=settings.save_every,
+    )
+
+
+def _stepper(fabric: Fabric, model: Model, *, dtype: torch.dtype, total: int, out: Path) -> Stepper:
+    """Return what moves the weights, of the parts that are not frozen."""
+    schedule = model.recipe.schedule
+    freeze(model.detector, schedule.freeze)
+    optimizer = make_optimizer(model.detector, schedule)
+    return Stepper(
+        fabric,
+        fabric.setup_module(Learner(model.detector, model.criterion, dtype)),
+        optimizer=optimizer,
+        scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(schedule, total)),
+        scaler=torch.amp.GradScaler(fabric.device.type, enabled=dtype is torch.float16),
+        clip_norm=schedule.clip_norm,
+        guard=Guard(model, precision=_name(dtype), path=out / f"replay-{fabric.global_rank}.pt"),
+    )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,86 @@
+"""A loss that is not a number ends the run before it spoils the weights, and leaves behind what reproduces it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+from gfocal.data.collate import Batch
+from gfocal.errors import UserError
+from gfocal.model import Model
+from gfocal.training.state import save_tensors
+
+FORMAT = "gfocal-replay-1"
+
+
+@final
+class Guard:
+    """Looks at the losses of a step before the weights move.
+
+    On a GPU the look waits for the forward pass alone: the backward pass is queued behind it and goes on meanwhile.
+    precision: what the step is done in. path: the file to write on failure.
+    """
+
+    def __init__(self, model: Model, *, precision: str, path: Path) -> None:
+        self.model = model
+        self.precision = precision
+        self.path = path
+        self._flags: list[tuple[Tensor, torch.cuda.Event | None]] = []
+
+    def watch(self, total: Tensor) -> None:
+        """Take note of whether the loss of a batch is finite, without waiting for it."""
+        finite = torch.isfinite(total.detach())
+        if not finite.is_cuda:
+            self._flags.append((finite, None))
+            return
+        flag = torch.empty((), dtype=torch.bool, pin_memory=True)
+        flag.copy_(finite, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        self._flags.append((flag, event))
+
+    def check(self, batches: Sequence[Batch], step: int) -> None:
+        """Raise UserError where a loss since the last check was not finite, with a file that reproduces it."""
+        flags, self._flags = self._flags, []
+        for batch, (flag, event) in zip(batches, flags, strict=True):
+            if event is not None:
+                event.synchronize()
+            if not flag:
+                raise self._failure(batch, step)
+
+    def _failure(self, batch: Batch, step: int) -> UserError:
+        terms = self._terms(batch)
+        names = ", ".join(batch.names[:8]) + (f" and {len(batch) - 8} more" if len(batch) > 8 else "")
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
+        spoilt = [name for name, value in self.model.detector.named_parameters() if not value.isfinite().all()]
+        cause = f"; the weights are not finite either, since the step before: {spoilt[0]}" if spoilt else ""
+        write_replay(self.path, self.model, batch, step=step, precision=self.precision)
+        return UserError(
+            f"step {step}: the loss is not finite ({shown}) on {names}{cause}. `gfocal train --replay {self.path}` "
+            "does the step again and says where it starts; a lower learning rate, `clip_norm` or --precision float32 "
+            "may avoid it"
+        )
+
+    @torch.no_grad()
+    def _terms(self, batch: Batch) -> Mapping[str, float]:
+        losses = self.model.criterion(self.model.detector(batch.images), batch.truths)
+        return {name: loss.item() for name, loss in losses.items()}
+
+
+def write_replay(path: Path, model: Model, batch: Batch, *, step: int, precision: str) -> None:
+    """Write weights and batch so that the step can be done again anywhere."""
+    content = {
+        "format": FORMAT,
+        "step": step,
+        "precision": precision,
+        "recipe": model.recipe.to_yaml(),
+        "weights": model.detector.state_dict(),
+        "images": batch.images,
+        "truths": batch.truths,
+        "names": batch.names,
+    }
+    save_tensors(path, content)

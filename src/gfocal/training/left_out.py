@@ -1,0 +1,54 @@
+"""What of the data a run does not learn, counted and listed."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import final
+
+from gfocal.data.faults import Fault
+from gfocal.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 3
+"""Faults of a kind that are told one by one."""
+
+
+@final
+class LeftOut:
+    """Lists each fault once in left_out.csv (kind, where, what) and tells the first few of each kind."""
+
+    def __init__(self, out: Path) -> None:
+        self.path = out / "left_out.csv"
+        self._known: set[Fault] = set()
+        self._counts: Counter[str] = Counter()
+
+    def note(self, faults: Iterable[Fault]) -> None:
+        """Take in faults, known ones or new."""
+        fresh = [fault for fault in dict.fromkeys(faults) if fault not in self._known]
+        if not fresh:
+            return
+        self._known.update(fresh)
+        for fault in fresh:
+            self._counts[fault.kind] += 1
+            if self._counts[fault.kind] <= SHOWN:
+                logger.warning("left out: %s", fault)
+            elif self._counts[fault.kind] == SHOWN + 1:
+                logger.warning("left out: more of this kind are listed in %s", self.path)
+        try:
+            new = not self.path.exists()
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerows([("kind", "where", "what")] if new else [])
+                writer.writerows((fault.kind, fault.where, fault.what) for fault in fresh)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror})") from error
+
+    def summary(self) -> str:
+        """Return one line, empty where nothing was left out."""
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(self._counts.items()))
+        return f"left out of the training: {counts} (listed in {self.path})" if counts else ""

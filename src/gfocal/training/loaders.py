@@ -1,0 +1,83 @@
+"""The loaders of a run: training pictures without end in their order, validation pictures once."""
+
+from __future__ import annotations
+
+import signal
+
+import cv2
+from torch.utils.data import DataLoader, Subset
+
+from gfocal.config import PicturesConfig
+from gfocal.data.collate import Batch, collate
+from gfocal.data.dataset import Dataset
+from gfocal.data.examples import EvaluationExamples, TrainingExamples
+from gfocal.data.mixing import mixing
+from gfocal.data.transforms import Prepare, TrainTransform
+from gfocal.training.order import Order
+
+VALIDATION_BATCH = 8
+GRACE = 20
+"""Seconds."""
+
+
+def training_loader(
+    dataset: Dataset, pictures: PicturesConfig, order: Order, *, workers: int, pin_memory: bool, skip: bool
+) -> DataLoader[Batch]:
+    """Return augmented batches in an order. skip: whether pictures that cannot be read are stood in for."""
+    transform = TrainTransform(
+        short=pictures.train_short,
+        long=pictures.long,
+        mean=pictures.mean,
+        std=pictures.std,
+        bgr=pictures.bgr,
+        upscale=pictures.upscale,
+        keep_aspect=pictures.keep_aspect,
+        flip=pictures.flip,
+        vertical_flip=pictures.vertical_flip,
+        expand=pictures.expand,
+        expand_max=pictures.expand_max,
+        iou_crop=pictures.iou_crop,
+        jitter=pictures.jitter,
+        jitter_size=pictures.jitter_size,
+        color=pictures.color,
+        distort=pictures.distort,
+    )
+    mean = pictures.mean[::-1] if pictures.bgr else pictures.mean
+    mix = mixing(
+        mosaic=pictures.mosaic,
+        mixup=pictures.mixup,
+        mosaic_canvas=pictures.mosaic_canvas,
+        fill=(round(mean[0]), round(mean[1]), round(mean[2])),
+    )
+    return DataLoader(
+        TrainingExamples(dataset, transform, mix=mix, skip=skip),  # type: ignore[arg-type]  collate makes batches
+        batch_sampler=order,  # type: ignore[arg-type]  of draws instead of indices
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        worker_init_fn=prepare_worker,
+    )
+
+
+def validation_loader(
+    dataset: Dataset, prepare: Prepare, *, batch: int, workers: int, pin_memory: bool, rank: int, ranks: int
+) -> DataLoader[Batch]:
+    """Return every picture that falls to a process, once."""
+    examples = EvaluationExamples(dataset, prepare)
+    return DataLoader(
+        Subset(examples, range(rank, len(examples), ranks)),  # type: ignore[arg-type]  collate makes batches
+        batch_size=min(batch, VALIDATION_BATCH),
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        worker_init_fn=prepare_worker,
+    )
+
+
+def prepare_worker(worker: int) -> None:
+    """Let a loader's process use one thread, and outlive SIGTERM for a while.
+
+    A system that ends a run sends the signal to all its processes, and the main one still has a step to finish.
+    """
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE))

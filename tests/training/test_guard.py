@@ -1,0 +1,78 @@
+"""A loss that is no number ends the run, names its pictures and leaves a file that does the step again."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import gfocal
+from gfocal.checkpoint import read_weights
+from gfocal.errors import UserError
+from gfocal.training import replay
+from gfocal.training.state import save_tensors
+
+
+@pytest.fixture
+def diverging(recipe):
+    schedule = recipe.schedule.model_copy(update={"optimizer": "sgd", "lr": 1e25, "warmup": 0, "steps": 8})
+    return recipe.model_copy(update={"schedule": schedule})
+
+
+def test_the_run_ends_with_pictures_and_terms_and_a_replay(diverging, data, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(UserError, match="the loss is not finite") as caught:
+        gfocal.train(diverging, data, out, workers=0, device="cpu", save_every=1)
+    said = str(caught.value)
+    assert "cls" in said
+    assert ".png" in said
+    assert f"--replay {out / 'replay-0.pt'}" in said
+    text = replay(out / "replay-0.pt", device="cpu")
+    assert "losses: " in text
+    assert "nan" in text or "inf" in text
+    assert text.count(".png: ") == 4
+
+
+def test_weights_are_not_spoilt_by_the_step(recipe, data, tmp_path, monkeypatch):
+    """The step in which a loss is not finite moves nothing: the weights before it are in the replay."""
+    from gfocal.criterion import Criterion
+
+    calls = []
+    whole = Criterion.__call__
+
+    def third_is_nan(self, raw, truths):
+        calls.append(None)
+        losses = whole(self, raw, truths)
+        return {name: loss * float("nan") if len(calls) >= 3 else loss for name, loss in losses.items()}
+
+    monkeypatch.setattr(Criterion, "__call__", third_is_nan)
+    out = tmp_path / "run"
+    with pytest.raises(UserError, match="step 3: the loss is not finite"):
+        gfocal.train(recipe, data, out, workers=0, device="cpu", save_every=1)
+    after_two = torch.load(out / "state.pt", weights_only=True)["detector"]
+    in_replay = torch.load(out / "replay-0.pt", weights_only=True)["weights"]
+    assert torch.load(out / "state.pt", weights_only=True)["step"] == 2
+    # the statistics of batch norms move in the forward pass, and count for nothing in training
+    learnt = [key for key in after_two if "running" not in key and "tracked" not in key]
+    assert all(torch.equal(after_two[key], in_replay[key]) for key in learnt)
+    monkeypatch.undo()
+    assert "first layer whose output is not finite: none" in replay(out / "replay-0.pt", device="cpu")
+
+
+def test_another_file_is_refused(tmp_path):
+    save_tensors(tmp_path / "other.pt", {"a": torch.zeros(2)})
+    with pytest.raises(UserError, match="not a file that a run left behind"):
+        replay(tmp_path / "other.pt")
+    (tmp_path / "text.pt").write_text("no archive")
+    with pytest.raises(UserError, match=r"text\.pt: not a file of gfocal"):
+        replay(tmp_path / "text.pt")
+    with pytest.raises(UserError, match="cannot be read"):
+        replay(tmp_path / "nowhere.pt")
+
+
+def test_a_saved_model_of_a_diverged_run_still_loads(diverging, data, tmp_path):
+    out = tmp_path / "run"
+    gentle = diverging.model_copy(
+        update={"schedule": diverging.schedule.model_copy(update={"lr": 1e-3, "validations": 4, "steps": 4})}
+    )
+    gfocal.train(gentle, data, out, workers=0, device="cpu")
+    assert read_weights(out / "best.safetensors")[1]
