@@ -52,7 +52,7 @@ def tiny_recipe() -> Recipe:
         update={
             "name": "tiny",
             "class_names": ("circle", "square", "star"),
-            "backbone": BackboneConfig(name="resnet18", weights="none", width=0.125),
+            "backbone": BackboneConfig(name="resnet18", weights="none", width=0.25),
             "head": HeadConfig(channels=64, depth=1),
         }
     )

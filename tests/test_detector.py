@@ -144,7 +144,7 @@ def test_what_starts_from_random_weights_freezes_nothing(tiny_parts: Parts) -> N
 
 
 def test_norms_can_learn_from_imagenet_too(tiny_recipe: Recipe) -> None:
-    config = BackboneConfig(name="resnet18", weights="imagenet", width=0.125, frozen_norms=False)
+    config = BackboneConfig(name="resnet18", weights="imagenet", width=0.25, frozen_norms=False)
     detector = build_parts(tiny_recipe.model_copy(update={"backbone": config})).detector
     assert not any(isinstance(module, StaticBatchNorm2d) for module in detector.modules())
 

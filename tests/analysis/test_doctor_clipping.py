@@ -71,14 +71,13 @@ def one_by_one(
         extent = pad_size((rows, columns))
         grid = priors([torch.empty(1, 0, math.ceil(extent[0] / s), math.ceil(extent[1] / s)) for s in priors.strides])
         match = assigner(grid, GroundTruth(boxes, labels, torch.zeros_like(labels), torch.tensor([extent]).float()))
-        for place, owner, positive in zip(match.location, match.truth, match.positive, strict=True):
-            if not positive:
-                continue
+        chosen = match.positive.nonzero()[:, 0]
+        for place, owner in zip(match.location[chosen].tolist(), match.truth[chosen].tolist(), strict=True):
             x, y = grid.points[place].tolist()
             stride = int(grid.strides[place])
             left, top, right, bottom = boxes[owner].tolist()
             if owners is not None:
-                owners.add((index, int(owner)))
+                owners.add((index, owner))
             found[stride] += [value / stride for value in (x - left, y - top, right - x, bottom - y)]
     return found
 

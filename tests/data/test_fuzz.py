@@ -35,7 +35,7 @@ def picture() -> bytes:
 PICTURE = picture()
 
 COCO = {
-    "data.yaml": b"train: {images: images, annotations: train.json}\nval:\n  images: images\n  annotations: train.json\n",
+    "data.yaml": b"train: {images: images, annotations: train.json}\nval:\n  images: images\n  annotations: train.json",
     "train.json": json.dumps(
         {
             "images": [
@@ -143,7 +143,7 @@ WORDS = [
         "|",
         "- ",
     ),
-    *("../..", "/", ".", "C:\\a", "a" * 300, "images", "train", "names", "bbox", "cat", "\ufeff", "\u202e", "💩" * 9),
+    *("../x", ".", "C:\\a", "a" * 300, "images", "train", "names", "bbox", "cat", "\ufeff", "\u202e", "💩" * 9),
     *(
         "\ud800",
         "é",
@@ -213,7 +213,7 @@ class Damage:
     def encoding(self, text: bytes, first: int, second: int) -> bytes:
         """Save it in another encoding, with or without saying so."""
         name = ("utf-16", "utf-16-le", "utf-32", "utf-8-sig", "cp037", "utf-7")[first % 6]
-        return text.decode("utf-8", "replace").encode(name)
+        return text.decode("utf-8", "replace").encode(name, "replace")
 
     def whole(self, text: bytes, first: int, second: int) -> bytes:
         """Put something else in the place of the whole file."""
@@ -279,7 +279,7 @@ def damaged(files: dict[str, bytes], changes: list[tuple[int, Any, int, int]]) -
 
 def check_text(text: str, folder: Path) -> None:
     assert text.isprintable(), text
-    assert str(folder) in text
+    assert str(folder) in text or re.match("'?/.+: ", text)  # a list or `path` may lead out of the folder
     assert len(text) < 1500
 
 

@@ -191,7 +191,7 @@ def test_a_test_split_may_be_without_annotations(tmp_path: Path) -> None:
         ("y.jpg", (8, 16), 0),
     ]
     (folder / "ImageSets" / "Main" / "test.txt").write_text("a\nx\n")
-    assert "test.txt: line 2: 'x' has no annotation" in message(folder, "test")
+    assert "test.txt: line 2: 'x.xml' is not in " in message(folder, "test")
 
 
 def test_encodings_and_white_space_are_understood(tmp_path: Path) -> None:
@@ -310,9 +310,7 @@ def test_faults_of_another_split_are_not_told(tmp_path: Path) -> None:
 def test_folders_and_lists_that_are_wrong_as_a_whole(tmp_path: Path) -> None:
     folder = write(tmp_path, {"a": annotation(thing())}, lists={"train": "a\nb\n"})
     train = folder / "ImageSets" / "Main" / "train.txt"
-    assert f"{train}: line 2: 'b' has no annotation {folder / 'Annotations' / 'b.xml'}: add it or remove" in message(
-        folder
-    )
+    assert f"{train}: line 2: 'b.xml' is not in {folder / 'Annotations'}: add it or remove the line" in message(folder)
     train.write_text(" \n\n")
     assert f"{train}: lists no picture: write the name of one a line" in message(folder)
     train.write_bytes(b"a\n\xff")

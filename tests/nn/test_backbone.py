@@ -22,13 +22,13 @@ from gfocal.nn.dcn import DeformConv2d
 
 @pytest.fixture
 def backbone() -> nn.Module:
-    return create_backbone("resnet18", width=0.125)
+    return create_backbone("resnet18", width=0.25)
 
 
 def test_features_have_strides_8_16_and_32_and_the_widths_that_are_told(backbone: nn.Module) -> None:
     features = backbone(torch.randn(2, 3, 64, 96))
     assert [tuple(feature.shape[2:]) for feature in features] == [(8, 12), (4, 6), (2, 3)]
-    assert [feature.shape[1] for feature in features] == feature_channels(backbone) == [16, 32, 64]
+    assert [feature.shape[1] for feature in features] == feature_channels(backbone) == [32, 64, 128]
 
 
 @pytest.mark.parametrize(("width", "channels"), [(0.25, [32, 64, 128]), (1.0, [128, 256, 512])])
@@ -45,6 +45,11 @@ def test_a_name_that_timm_does_not_know_is_refused() -> None:
 def test_only_resnets_can_be_scaled() -> None:
     with pytest.raises(UserError, match="mobilenetv3_small_050"):
         create_backbone("mobilenetv3_small_050", width=0.5)
+
+
+def test_channels_too_few_for_the_kernels_of_cpus_are_refused() -> None:
+    with pytest.raises(UserError, match=r"backbone.width is 0.125: must be at least 0.25 for resnet18"):
+        create_backbone("resnet18", width=0.125)
 
 
 def test_weights_that_do_not_exist_are_refused_with_a_way_out() -> None:

@@ -86,3 +86,19 @@ def test_a_relu_stands_between_extra_levels_and_not_before_the_first(extra_from:
 def test_the_widths_of_the_levels_are_told() -> None:
     assert FPN([4, 4, 4], 6).out_channels == [6] * 5
     assert FPN([4, 4, 4], 6, extra_levels=0, extra_from="input").out_channels == [6] * 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_of_a_level_of_one_cell_learn(dtype: torch.dtype) -> None:
+    """Pictures of 64 pixels: P6 is one cell, of which P7 is made."""
+    fpn = FPN([8, 16, 32], 64)
+    features = [torch.randn(2, 8 << i, 8 >> i, 8 >> i) for i in range(3)]
+    with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
+        levels = fpn(features)
+    levels[-1].float().sum().backward()
+    weight = fpn.extra[1].weight
+    assert weight.grad is not None
+    # only the middle of the kernel meets the cell
+    wanted = torch.zeros_like(weight)
+    wanted[:, :, 1, 1] = levels[-2].detach().float().sum((0, 2, 3))
+    torch.testing.assert_close(weight.grad, wanted, atol=0.05, rtol=0.05)

@@ -32,8 +32,8 @@ def half_empty(data):
 def frozen_norms(recipe, tmp_path):
     """A recipe that starts from weights, so that its batch norms do not hang on the batch."""
     torch.manual_seed(1)
-    save_file(create_backbone("resnet18", width=0.125).state_dict(), tmp_path / "backbone.safetensors")
-    backbone = BackboneConfig(name="resnet18", weights=str(tmp_path / "backbone.safetensors"), width=0.125)
+    save_file(create_backbone("resnet18", width=0.25).state_dict(), tmp_path / "backbone.safetensors")
+    backbone = BackboneConfig(name="resnet18", weights=str(tmp_path / "backbone.safetensors"), width=0.25)
     schedule = ScheduleConfig(lr=0.01, batch=2, steps=20, warmup=5, validations=2)
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe.model_copy(update={"backbone": backbone, "schedule": schedule}).to_yaml())

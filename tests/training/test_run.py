@@ -171,7 +171,7 @@ def test_other_classes_keep_all_but_the_class_layers_and_it_is_said(recipe, data
 
 
 def test_weights_of_another_model_are_refused_before_anything_is_made(recipe, data, tmp_path):
-    wide = recipe.model_copy(update={"backbone": recipe.backbone.model_copy(update={"width": 0.25})})
+    wide = recipe.model_copy(update={"backbone": recipe.backbone.model_copy(update={"width": 0.5})})
     saved_model(wide, tmp_path / "start.safetensors", ("left", "right"))
     with pytest.raises(UserError, match=r"start\.safetensors: does not fit the model"):
         gfocal.train(recipe, data, tmp_path / "run", weights=tmp_path / "start.safetensors", workers=0, device="cpu")

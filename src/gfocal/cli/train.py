@@ -85,7 +85,7 @@ def train(
         freeze=freeze,
         average=ema,
         patience=patience,
-        on_bad_data=on_bad_data,  # type: ignore[arg-type]  it is checked there
+        on_bad_data=on_bad_data,
         save_every=save_every,
         loggers=logger or (),
         seed=seed,

@@ -49,8 +49,14 @@ class Faults:
 
     def of(self, path: Path) -> Note:
         """Return what takes note of the faults of one file."""
-        where = path_text(path)
+        where = place_text(path)
         return lambda kind, what: self.note(Fault(kind, where, what))
+
+
+def place_text(path: Path) -> str:
+    """Return a path as one printable line, without the middle of one that no file system holds."""
+    text = path_text(path)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 2 :]}"
 
 
 @contextmanager
@@ -59,4 +65,7 @@ def naming(path: Path) -> Generator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(f"{path_text(path)}: {error}") from error.__cause__
+        raise UserError(f"{place_text(path)}: {error}") from error.__cause__
+
+
+_LONGEST = 600

@@ -110,7 +110,8 @@ class _Pictures:
         """Return the picture of an annotation, or where it should be: files are renamed, and annotations forgotten."""
         if entry.filename in self.names:
             return self.folder / entry.filename
-        expected = os.path.basename(entry.filename) or f"{entry.path.stem}.jpg"
+        name = os.path.basename(entry.filename)
+        expected = name if 0 < len(name) <= _LONGEST_NAME else f"{entry.path.stem}.jpg"
         return self.folder / self.by_stem.get(entry.path.stem, expected)
 
 
@@ -165,7 +166,7 @@ def _parse_split(folder: Path, split: str, listed: Path | None, faults: Faults) 
         elif bare:
             entries.append(_Entry(path, number))
         else:
-            what = f"line {line}: {value_text(stem)} has no annotation {path_text(path)}: add it or remove the line"
+            what = f"line {line}: {value_text(f'{stem}.xml')} is not in {path_text(annotations)}: add it or remove the line"
             faults.of(listed)("malformed", what)
     return entries
 
@@ -213,12 +214,12 @@ def _rows(
 ) -> tuple[list[tuple[float, float, float, float]], list[int], list[bool]]:
     """Return the boxes, labels and crowd flags of the objects that can be used; the others are noted."""
     used: list[_Object] = []
+    known = f"the list of classes has only {value_text(', '.join(labels))[1:-1]}"
     for index, item in enumerate(entry.objects):
         if item.fault is not None:
             note(*item.fault)
         elif item.name not in labels:
-            known = ", ".join(labels)
-            note("class", f"object[{index}].name is {value_text(item.name)}: the list of classes has only {known}")
+            note("class", f"object[{index}].name is {value_text(item.name)}: {known}")
         else:
             used.append(item)
     return [i.box for i in used], [labels[i.name] for i in used], [i.difficult for i in used]
@@ -350,4 +351,4 @@ def _number(text: str) -> float | None:
 
 
 _OFFICIAL_SPLITS = ("train", "val", "trainval", "test")
-_LONGEST_LINK = 4096  # bytes of a path
+_LONGEST_NAME, _LONGEST_LINK = 255, 4096  # of a file, and of a path, in bytes

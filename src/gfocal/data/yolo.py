@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from gfocal.data.dataset import Annotated, FolderDataset, records_of
-from gfocal.data.faults import Faults, naming
+from gfocal.data.faults import Faults, naming, place_text
 from gfocal.data.headers import PICTURE_SUFFIXES, exact_size, header_size, in_threads
 from gfocal.data.pictures import path_text, value_text
 from gfocal.data.yaml_nodes import is_nothing, line_of, node_text, pairs_of, read_nodes
@@ -73,7 +73,7 @@ def read_yolo(file: Path, split: str, *, faults: Faults | None = None) -> Folder
         boxes, classes = read_lines(labels.text or "", size, numbers, note=note, key_points=key_points)
         found.append(Annotated(path, number, name, size, boxes, classes, [False] * len(boxes)))
     if found and not split.startswith("test") and all(labels.text is None for _, labels in inspected):
-        seen = f"no picture of {split} has a label file: the first was sought at {path_text(inspected[0][1].path)}"
+        seen = f"no picture of {split} has a label file: the first was sought at {place_text(inspected[0][1].path)}"
         faults.of(file)("malformed", f"{seen}: put them there, empty ones where no picture holds an object")
     return FolderDataset(names, records_of(found))
 
@@ -163,7 +163,7 @@ def _pictures(root: Path, split: str, node: yaml.Node) -> list[tuple[Path, str]]
             pictures += _listed_pictures(place, root)
         else:
             wrong = "neither a folder nor a .txt list" if os.path.exists(place) else "no such file or folder"
-            raise UserError(f"{line_of(source)}: {split} is {path_text(place)}: {wrong}")
+            raise UserError(f"{line_of(source)}: {split} is {place_text(place)}: {wrong}")
     if not pictures:
         raise UserError(f"{line_of(node)}: {split} is {node_text(node)}: no picture is there")
     return pictures

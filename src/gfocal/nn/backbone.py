@@ -96,10 +96,18 @@ def _vgg16(*, pretrained: bool, width: float) -> nn.Module:
     return backbone
 
 
+LEAST_CHANNELS = 16
+"""Of the first stage of a ResNet of basic blocks: the gradient of a strided 1x1 convolution of fewer channels writes
+beyond its memory on x86 CPUs (github.com/uxlfoundation/oneDNN/issues/6035)."""
+
+
 def _narrow_resnet(name: str, width: float) -> dict[str, Any]:
     if not name.startswith("resnet"):
         raise UserError(f"backbone.width is for ResNets only, not {name!r}")
     channels = tuple(round(64 * width) * factor for factor in (1, 2, 4, 8))
+    if name.startswith(("resnet10t", "resnet14t", "resnet18", "resnet34")) and channels[0] < LEAST_CHANNELS:
+        least = LEAST_CHANNELS / 64
+        raise UserError(f"backbone.width is {width}: must be at least {least} for {name}, or PyTorch crashes on CPUs")
     return {"channels": channels, "stem_type": "deep", "stem_width": max(round(16 * width), 1)}
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, final
 
+import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
@@ -46,9 +48,19 @@ class FPN(nn.Module):
         levels = [output(feature) for output, feature in zip(self.output, merged, strict=True)]
         source = features[-1] if self.from_input else levels[-1]
         for conv in self.extra:
-            levels.append(conv(source))
+            levels.append(conv(_trainable(source)))
             source = levels[-1].relu() if self.relu else levels[-1]
         return levels
+
+
+def _trainable(feature: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c _ _"]:
+    """Return a feature from whose convolution of kernel 3 and stride 2 the weights can learn.
+
+    In bfloat16 on x86 CPUs the gradient of such weights is unset memory where the feature is a single cell. A margin of
+    zeros on the right and below is what the convolution adds itself: it changes no value.
+    """
+    single = torch.is_grad_enabled() and feature.shape[-2:] == (1, 1)
+    return F.pad(feature, (0, 1, 0, 1)) if single else feature
 
 
 def _conv(in_channels: int, out_channels: int, *, kernel: int, stride: int = 1) -> nn.Conv2d:

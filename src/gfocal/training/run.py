@@ -27,7 +27,7 @@ from gfocal.recipes import get_recipe
 from gfocal.training.course import make_course
 from gfocal.training.logs import check_loggers
 from gfocal.training.loop import follow
-from gfocal.training.settings import STARTS, OnBadData, Settings, batch_for, read_settings, resolve
+from gfocal.training.settings import STARTS, Settings, batch_for, read_settings, resolve
 from gfocal.training.state import NAME as STATE
 from gfocal.training.state import forget_unfinished, load_state_of
 from gfocal.weights import Weights, open_weights
@@ -51,7 +51,7 @@ def train(
     freeze: Sequence[str] | None = None,
     average: float | None = None,
     patience: int | None = None,
-    on_bad_data: OnBadData = "error",
+    on_bad_data: str = "error",
     save_every: int = 200,
     loggers: Sequence[str] = (),
     resume: bool = False,

@@ -40,7 +40,7 @@ class Settings:
     device: str | None
     devices: int
     nodes: int
-    on_bad_data: OnBadData
+    on_bad_data: str
     save_every: int
     loggers: tuple[str, ...]
 
