@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import statistics
 import sys
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -44,16 +45,15 @@ def main() -> None:
     image = torch.randn(1, 3, 800, 1216).to(device, **layout)
     features = [torch.randn(1, 256, *size).to(device, **layout) for size in LEVELS]
     for pair, names in PAIRS.items():
-        models = [build(name) for name in names]
+        detectors = [build(name).detector.eval() for name in names]
         for precision in (torch.float32, torch.bfloat16):
             name = str(precision).removeprefix("torch.")
             with torch.inference_mode(), autocast(precision, device):
                 inputs = [feature.to(precision) for feature in features]
-                works = [lambda d=model.detector.eval(): output_layers(d, inputs) for model in models]
+                works = [partial(output_layers, detector, inputs) for detector in detectors]
                 ours, theirs = alternate(works, turns=TURNS, device=device)
-                whole = statistics.median(
-                    alternate([lambda: models[1].detector.eval()(image)], turns=WHOLE_TURNS, device=device)[0]
-                )
+                (times,) = alternate([partial(detectors[1], image)], turns=WHOLE_TURNS, device=device)
+                whole = statistics.median(times)
             extra = statistics.median(ours) - statistics.median(theirs)
             print(f"{pair:<12} {name:<8} {extra / whole:+.2%}  ({1e3 * extra:+.1f} ms of {whole:.2f} s)", flush=True)
 

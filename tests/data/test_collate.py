@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from gfocal.data.collate import Batch, Example, collate, pad_size
 from gfocal.data.dataset import FolderDataset, Record
-from gfocal.data.examples import EvaluationExamples, TrainingExamples
+from gfocal.data.examples import Draw, EvaluationExamples, TrainingExamples
 from gfocal.data.transforms import Prepare, TrainTransform
 from gfocal.structures import Truth
 
@@ -120,7 +120,7 @@ def test_training_examples_leave_crowds_out_and_name_the_picture(tmp_path: Path)
     plain = TrainTransform((30, 30), 90, MEAN, STD, flip=0.0)
     examples = TrainingExamples(dataset, plain)
     assert len(examples) == 4
-    ours = examples[2]
+    ours = examples[Draw(2, 0)]
     assert (ours.image_id, ours.name) == (102, "2.png")
     assert ours.labels.tolist() == [0, 2]
     assert torch.allclose(ours.boxes, dataset.truth(2).boxes[[0, 2]])
@@ -130,12 +130,23 @@ def test_training_examples_leave_crowds_out_and_name_the_picture(tmp_path: Path)
 
 def test_examples_survive_pickling_for_a_started_worker(tmp_path: Path) -> None:
     examples = TrainingExamples(folder_dataset(tmp_path), TRANSFORM)
-    torch.manual_seed(0)
-    first = examples[3]  # the steps of the transform are built by now
-    torch.manual_seed(0)
-    again = pickle.loads(pickle.dumps(examples))[3]
+    first = examples[Draw(3, 7)]  # the steps of the transform are built by now
+    again = pickle.loads(pickle.dumps(examples))[Draw(3, 7)]
     assert torch.equal(again.image, first.image)
     assert torch.equal(again.boxes, first.boxes)
+
+
+def test_the_chance_of_an_example_hangs_on_its_draw_alone(tmp_path: Path) -> None:
+    examples = TrainingExamples(folder_dataset(tmp_path), TRANSFORM)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = examples[Draw(3, 7)]
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    examples[Draw(1, 3)]
+    again = examples[Draw(3, 7)]
+    assert torch.equal(again.image, first.image)
+    assert any(not torch.equal(examples[Draw(3, seed)].image, first.image) for seed in range(8, 12))
 
 
 def test_evaluation_examples_hold_scaled_boxes(tmp_path: Path) -> None:
@@ -151,32 +162,26 @@ def test_evaluation_examples_hold_scaled_boxes(tmp_path: Path) -> None:
     assert (ours.labels.tolist(), ours.image_id, ours.name) == ([0, 2], 101, "1.png")
 
 
-def loaded(dataset: FolderDataset, seed: int, *, workers: int, epochs: int = 1) -> list[Batch]:
-    generator = torch.Generator().manual_seed(seed)
-    loader = DataLoader(
-        TrainingExamples(dataset, TRANSFORM), 2, collate_fn=collate, num_workers=workers, generator=generator
-    )
-    return [batch for _ in range(epochs) for batch in loader]
-
-
-def same(first: Batch, second: Batch) -> bool:
-    return first.images.shape == second.images.shape and torch.equal(first.images, second.images)
+def loaded(dataset: FolderDataset, *, workers: int) -> list[Batch]:
+    draws = [[Draw(0, 1), Draw(1, 2)], [Draw(2, 3), Draw(3, 4)], [Draw(0, 5), Draw(1, 6)]]
+    examples = TrainingExamples(dataset, TRANSFORM)
+    return list(DataLoader(examples, batch_sampler=draws, collate_fn=collate, num_workers=workers))
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_workers_draw_anew_each_epoch_and_repeat_for_the_same_seed(tmp_path: Path) -> None:
+def test_any_number_of_workers_gives_the_same_batches(tmp_path: Path) -> None:
     dataset = folder_dataset(tmp_path)
-    first = loaded(dataset, 1, workers=2, epochs=2)
-    again = loaded(dataset, 1, workers=2, epochs=2)
-    assert [batch.names for batch in first] == [["0.png", "1.png"], ["2.png", "3.png"]] * 2
-    assert all(same(ours, theirs) for ours, theirs in zip(first, again, strict=True))
-    assert not same(first[0], first[2])
-    assert not same(first[0], loaded(dataset, 2, workers=2)[0])
+    alone, several = loaded(dataset, workers=0), loaded(dataset, workers=2)
+    assert [batch.names for batch in several] == [["0.png", "1.png"], ["2.png", "3.png"], ["0.png", "1.png"]]
+    for ours, theirs in zip(alone, several, strict=True):
+        assert torch.equal(ours.images, theirs.images)
+        assert all(torch.equal(a["boxes"], b["boxes"]) for a, b in zip(ours.truths, theirs.truths, strict=True))
 
 
 def failure(examples: TrainingExamples, *, workers: int) -> str:
     """Return the kind and text of the error that loading all examples ends with."""
-    batches = iter(DataLoader(examples, 2, collate_fn=collate, num_workers=workers))
+    draws = [[Draw(0, 0), Draw(1, 0)], [Draw(2, 0), Draw(3, 0)]]
+    batches = iter(DataLoader(examples, batch_sampler=draws, collate_fn=collate, num_workers=workers))
     try:
         for _ in batches:
             pass

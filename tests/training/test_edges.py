@@ -104,7 +104,7 @@ def test_boxes_without_size_are_counted_and_listed(recipe, tmp_path, caplog):
 def test_a_broken_picture_ends_the_run_or_is_left_out_as_asked(recipe, data, tmp_path, caplog):
     (data.parent / "images" / "3.png").write_bytes(b"not a picture")
     options = {"workers": 0, "device": "cpu", "steps": 6, "batch": 4}
-    still = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"validations": 0})})
+    still = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"validations": 1})})
     with pytest.raises(UserError, match=r"3\.png: not a picture"):
         gfocal.train(still, data, tmp_path / "first", **options)
     for workers in (0, 1):
@@ -113,6 +113,7 @@ def test_a_broken_picture_ends_the_run_or_is_left_out_as_asked(recipe, data, tmp
         rows = list(csv.DictReader((out / "left_out.csv").read_text().splitlines()))
         assert [(row["kind"], row["where"]) for row in rows] == [("picture", "3.png")]
     assert "left out of the training: 1 picture" in caplog.text
+    assert "1 pictures of the val split cannot be read" in caplog.text
     for path in (data.parent / "images").iterdir():
         path.write_bytes(b"not a picture")
     with pytest.raises(UserError, match="no picture of the data set can be read"):
@@ -169,3 +170,13 @@ def test_assigning_3000_boxes_takes_little_memory():
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
         assert match.positive.any(), name
         assert grown < 1.5e9, name
+
+
+def test_bins_that_are_too_short_for_the_boxes_are_told(recipe, tmp_path, caplog):
+    data = written(tmp_path, [((320, 320), [(2, 2, 310, 310)], [0])])
+    short = recipe.model_copy(update={"box": {"name": "general", "n": 4, "delta": 1.0}})
+    trained(short, data, tmp_path / "run", steps=1)
+    assert "lie beyond the bins of this recipe (n = 4, delta = 1)" in caplog.text
+    caplog.clear()
+    trained(recipe, data, tmp_path / "long", steps=1)
+    assert "beyond the bins" not in caplog.text

@@ -73,7 +73,9 @@ def _read_json(path: Path) -> Any:
         raise UserError(f"line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from error
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:  # not text, numbers of thousands of digits, nested without end
+    except RecursionError as error:
+        raise UserError("not JSON (nested too deep)") from error
+    except ValueError as error:  # not text, or numbers of thousands of digits
         raise UserError(f"not JSON ({' '.join(str(error).split())})") from error
 
 

@@ -107,11 +107,17 @@ class TrainingExamples(data.Dataset[Example]):
 
 @final
 class EvaluationExamples(data.Dataset[Example]):
-    """A data set through a test transform, its `learnable` boxes in pixels of the prepared picture."""
+    """A data set through a test transform, its `learnable` boxes in pixels of the prepared picture.
 
-    def __init__(self, dataset: Dataset, prepare: Callable[[NDArray[np.uint8]], Prepared]) -> None:
+    skip: whether a loader gets less than it asks for where pictures cannot be read, instead of a UserError.
+    """
+
+    def __init__(
+        self, dataset: Dataset, prepare: Callable[[NDArray[np.uint8]], Prepared], *, skip: bool = False
+    ) -> None:
         self.dataset = dataset
         self.prepare = prepare
+        self.skip = skip
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -122,6 +128,17 @@ class EvaluationExamples(data.Dataset[Example]):
         boxes, labels = learnable(truth)
         boxes = boxes * torch.tensor(prepared.scale * 2, dtype=torch.float32)
         return Example(prepared.image, boxes, labels, index, truth.image_id, truth.name, prepared.scale)
+
+    def __getitems__(self, indices: list[int]) -> list[Example]:
+        """Return a batch, which is what a loader calls."""
+        found: list[Example] = []
+        for index in indices:
+            try:
+                found.append(self[index])
+            except UserError:
+                if not self.skip:
+                    raise
+        return found
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from gfocal.data.pictures import path_text
 from gfocal.errors import UserError
 
 Kind: TypeAlias = Literal["malformed", "class", "reversed", "small", "picture", "size"]
-"""An entry that cannot be read, of no known class, with negative sides or none; a file that is no picture, or another."""
+"""An entry: unreadable, of no known class, of negative sides, of none; a file: no picture, or of another size."""
 
 Note: TypeAlias = Callable[[Kind, str], None]
 """Takes note of a fault in a file that is known already: its kind; its place there, what is wrong, what to do."""

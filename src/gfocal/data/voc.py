@@ -166,8 +166,8 @@ def _parse_split(folder: Path, split: str, listed: Path | None, faults: Faults) 
         elif bare:
             entries.append(_Entry(path, number))
         else:
-            what = f"line {line}: {value_text(f'{stem}.xml')} is not in {path_text(annotations)}: add it or remove the line"
-            faults.of(listed)("malformed", what)
+            wanted = f"{value_text(f'{stem}.xml')} is not in {path_text(annotations)}"
+            faults.of(listed)("malformed", f"line {line}: {wanted}: add it or remove the line")
     return entries
 
 

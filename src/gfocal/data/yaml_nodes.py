@@ -21,12 +21,9 @@ def read_nodes(path: Path) -> yaml.Node | None:
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise UserError(f"{line}not YAML ({error.problem})") from error
-    except (
-        yaml.YAMLError,
-        RecursionError,
-        ValueError,
-        OverflowError,
-    ) as error:  # \U of no character, too
+    except RecursionError as error:
+        raise UserError("not YAML (nested too deep)") from error
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two: \U of no character
         raise UserError(f"not YAML ({' '.join(str(error).split())})") from error
 
 

@@ -22,9 +22,10 @@ from gfocal.training.journal import Journal
 from gfocal.training.keeping import Keeper
 from gfocal.training.left_out import LeftOut
 from gfocal.training.loaders import training_loader, validation_loader
-from gfocal.training.logs import make_loggers
+from gfocal.training.logs import make_loggers, tensorboard
 from gfocal.training.optimizer import freeze, learning_rate_factor, make_optimizer
 from gfocal.training.order import Order
+from gfocal.training.pictures import show
 from gfocal.training.settings import Settings
 from gfocal.training.step import Learner, Stepper
 from gfocal.training.validation import validate
@@ -36,7 +37,7 @@ class Course:
 
     accumulate: batches of the loader to a step. total_steps: length; start: steps done before. validate_every,
     save_every: steps between validations and between saved states, 0 for never. validate: scores the weights that are
-    kept, None where there is nothing to score them on.
+    kept, None where there is nothing to score them on; show: logs pictures of what they find, at a step.
     """
 
     fabric: Fabric
@@ -48,6 +49,7 @@ class Course:
     keeper: Keeper
     left_out: LeftOut
     validate: Callable[[], Metrics] | None
+    show: Callable[[int], None] | None
     out: Path
     seed: int
     accumulate: int
@@ -113,13 +115,15 @@ def make_course(
         **ranks,
     )
     skip, workers = settings.on_bad_data == "skip", settings.workers
-    score = None
+    board = tensorboard(out) if writes else None
+    logs = [board, *make_loggers(settings.loggers, out)] if board is not None else []
+    score = display = None
     if val_data is not None and schedule.validations:
         loader = validation_loader(
-            val_data, kept.prepare(), batch=settings.batch, workers=workers, pin_memory=pin, **ranks
+            val_data, kept.prepare(), batch=settings.batch, workers=workers, pin_memory=pin, skip=skip, **ranks
         )
         score = partial(validate, kept, val_data, loader, precision=_name(dtype))
-    logs = make_loggers(settings.loggers, out) if writes else []
+        display = None if board is None else partial(show, kept, val_data, board, precision=_name(dtype))
     return Course(
         fabric=fabric,
         model=model,
@@ -130,6 +134,7 @@ def make_course(
         keeper=Keeper(kept, out, patience=schedule.patience, writes=writes),
         left_out=LeftOut(out),
         validate=score,
+        show=display,
         out=out,
         seed=settings.seed,
         accumulate=settings.accumulate,

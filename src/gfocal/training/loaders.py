@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 
 import cv2
 from torch.utils.data import DataLoader, Subset
 
 from gfocal.config import PicturesConfig
-from gfocal.data.collate import Batch, collate
+from gfocal.data.collate import Batch, Example, collate
 from gfocal.data.dataset import Dataset
 from gfocal.data.examples import EvaluationExamples, TrainingExamples
 from gfocal.data.mixing import mixing
@@ -60,18 +61,30 @@ def training_loader(
 
 
 def validation_loader(
-    dataset: Dataset, prepare: Prepare, *, batch: int, workers: int, pin_memory: bool, rank: int, ranks: int
-) -> DataLoader[Batch]:
-    """Return every picture that falls to a process, once."""
-    examples = EvaluationExamples(dataset, prepare)
+    dataset: Dataset,
+    prepare: Prepare,
+    *,
+    batch: int,
+    workers: int,
+    pin_memory: bool,
+    skip: bool,
+    rank: int,
+    ranks: int,
+) -> DataLoader[Batch | None]:
+    """Return every picture that falls to a process, once; None for a batch of which, with `skip`, none can be read."""
+    examples = EvaluationExamples(dataset, prepare, skip=skip)
     return DataLoader(
         Subset(examples, range(rank, len(examples), ranks)),  # type: ignore[arg-type]  collate makes batches
         batch_size=min(batch, VALIDATION_BATCH),
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=_collate_what_there_is,
         pin_memory=pin_memory,
         worker_init_fn=prepare_worker,
     )
+
+
+def _collate_what_there_is(examples: Sequence[Example]) -> Batch | None:
+    return collate(examples) if examples else None
 
 
 def prepare_worker(worker: int) -> None:

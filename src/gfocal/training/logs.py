@@ -11,9 +11,14 @@ from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 from gfocal.errors import UserError, unknown
 
 
+def tensorboard(out: Path) -> TensorBoardLogger:
+    """Return TensorBoard's logger, which writes to `out`/tensorboard."""
+    return TensorBoardLogger(out, name="", version="tensorboard")
+
+
 def make_loggers(names: Sequence[str], out: Path) -> list[Logger]:
-    """Return TensorBoard's logger, which writes to `out`/tensorboard, and those named; UserError for one that lacks."""
-    return [TensorBoardLogger(out, name="", version="tensorboard"), *(_make(name, out) for name in names)]
+    """Return the loggers that are named; UserError for one whose package is missing."""
+    return [_make(name, out) for name in names]
 
 
 def check_loggers(names: Sequence[str]) -> None:

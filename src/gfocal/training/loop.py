@@ -38,6 +38,8 @@ def follow(course: Course) -> bool:
                 metrics = course.validate()
                 journal.validation(step, figures_of(metrics))
                 course.keeper.validated(metrics)
+                if course.show is not None:
+                    course.show(step)
             if last or course.keeper.has_enough:
                 break
             stopped = stop.heard_by(course.fabric, step)

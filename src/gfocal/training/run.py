@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 
+from gfocal.analysis.doctor.clipping import MUCH, clipped_targets, has_bins
 from gfocal.boxrep import BoxRepresentation
 from gfocal.checkpoint import load_all_but_classes, load_state, read_weights
 from gfocal.config import Recipe, read_recipe
@@ -33,6 +34,9 @@ from gfocal.training.state import forget_unfinished, load_state_of
 from gfocal.weights import Weights, open_weights
 
 logger = logging.getLogger(__name__)
+
+CLIPPING_SAMPLE = 200
+"""Pictures whose boxes are held against the bins before a run."""
 
 
 def train(
@@ -123,6 +127,7 @@ def train(
         fabric.launch()
         model = Model(model.recipe, model.parts, fabric.device)
         if fabric.is_global_zero and state is None:
+            _warn_of_clipping(train_data, model.recipe)
             _begin(out, model.recipe, settings)
         if fabric.is_global_zero:
             forget_unfinished(out)
@@ -174,6 +179,23 @@ def _fabric(where: torch.device, settings: Settings) -> Fabric:
         num_nodes=settings.nodes,
         strategy="ddp" if many else "auto",
     )
+
+
+def _warn_of_clipping(dataset: Dataset, recipe: Recipe) -> None:
+    """Say so where the boxes of a sample of the pictures are too large for the recipe's bins."""
+    if not has_bins(recipe):
+        return
+    clipping = clipped_targets(dataset, recipe, pictures=CLIPPING_SAMPLE)
+    if clipping.share > MUCH:
+        logger.warning(
+            "%.1f %% of the distances to be learnt lie beyond the bins of this recipe (n = %d, delta = %g): such boxes "
+            "stay too small; n = %d or delta = %.2g would hold nearly all (`gfocal doctor` tells more)",
+            100 * clipping.share,
+            clipping.n,
+            clipping.delta,
+            clipping.smallest_n,
+            clipping.smallest_delta,
+        )
 
 
 def _begin(out: Path, recipe: Recipe, settings: Settings) -> None:

@@ -12,7 +12,7 @@ from gfocal.analysis.doctor.charts import bar_chart, legend, shares_chart
 from gfocal.analysis.doctor.clipping import Clipping
 from gfocal.analysis.doctor.findings import Finding
 from gfocal.analysis.doctor.flawed import flawed_pictures
-from gfocal.analysis.doctor.report import Report, bins_lines, smallest_text
+from gfocal.analysis.doctor.report import SHOWN, Report, bins_lines, smallest_text
 from gfocal.analysis.doctor.statistics import SplitStatistics
 from gfocal.data.dataset import Dataset
 from gfocal.files import whole_or_absent
@@ -68,11 +68,13 @@ def _finding(finding: Finding, datasets: Mapping[str, Dataset]) -> str:
     rest = finding.count - len(shown)
     items = "".join(f"<li>{escape(str(example))}</li>" for example in shown)
     more = f"<li>and {rest:,} more</li>" if shown and rest > 0 else ""
-    listed = f"<details><summary>Where</summary><ul>{items}{more}</ul></details>" if shown else ""
+    pictures = flawed_pictures(finding, datasets)
+    opened = " open" if not pictures and len(shown) <= SHOWN else ""
+    listed = f"<details{opened}><summary>Where</summary><ul>{items}{more}</ul></details>" if shown else ""
     return (
         f'<article class="finding {finding.severity}" id="{finding.kind}"><h3><span class="badge">{finding.severity}'
         f"</span> {escape(finding.what)}</h3><p>{escape(finding.advice)}</p>"
-        f"{flawed_pictures(finding, datasets)}{listed}</article>"
+        f"{pictures}{listed}</article>"
     )
 
 

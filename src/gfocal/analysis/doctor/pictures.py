@@ -71,7 +71,9 @@ def picture_flaws(
                 continue
             # what `read_picture` says of a picture that is whole but of another size
             kind = "size" if "its annotation says" in look.fault else "picture"
-            faults[kind].append(Example(columns.split, columns.files[look.index], None, look.fault, look.index))
+            name = columns.files[look.index]
+            detail = look.fault.partition(f"{name}: ")[2] or look.fault  # the name is told already
+            faults[kind].append(Example(columns.split, name, None, detail, look.index))
         for kind, examples in faults.items():
             yield Flaws(kind, len(examples), tuple(examples))
     yield from _same(seen.values())
