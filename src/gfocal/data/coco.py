@@ -201,20 +201,24 @@ def _note_fault(
 ) -> None:
     """Note what is wrong with an annotation that cannot be used, unless that is its picture or category."""
     try:
-        annotation = _mapping(entry, where)
-        image, category = (_whole(annotation, key, where) for key in ("image_id", "category_id"))
-        if image in dropped.images or category in dropped.categories:
-            return
-        if image not in rows:
-            raise UserError(f"{where}.image_id is {image}: no entry of images has this id")
-        if category not in labels:
-            note("class", f"{where}.category_id is {category}: no entry of categories has this id")
-            return
-        kind, what = _fault_of_values(annotation, where)
+        fault = _fault(_mapping(entry, where), where, rows, labels, dropped=dropped)
     except UserError as error:
-        note("malformed", str(error))
-    else:
-        note(kind, what)
+        fault = ("malformed", str(error))
+    if fault is not None:
+        note(*fault)
+
+
+def _fault(
+    annotation: dict[str, Any], where: str, rows: dict[int, int], labels: dict[int, int], *, dropped: _Dropped
+) -> tuple[Kind, str] | None:
+    image, category = (_whole(annotation, key, where) for key in ("image_id", "category_id"))
+    if image in dropped.images or category in dropped.categories:
+        return None
+    if image not in rows:
+        raise UserError(f"{where}.image_id is {image}: no entry of images has this id")
+    if category not in labels:
+        return "class", f"{where}.category_id is {category}: no entry of categories has this id"
+    return _fault_of_values(annotation, where)
 
 
 def _fault_of_values(annotation: dict[str, Any], where: str) -> tuple[Kind, str]:

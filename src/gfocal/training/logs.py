@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,22 +18,17 @@ def tensorboard(out: Path) -> TensorBoardLogger:
 
 
 def make_loggers(names: Sequence[str], out: Path) -> list[Logger]:
-    """Return the loggers that are named; UserError for one whose package is missing."""
-    return [_make(name, out) for name in names]
+    """Return the loggers that are named, which `check_loggers` has let pass."""
+    return [LOGGERS[name](out) for name in names]
 
 
 def check_loggers(names: Sequence[str]) -> None:
-    """Raise UserError for an unknown logger."""
+    """Raise UserError for an unknown logger, or one whose package is not installed."""
     for name in names:
         if name not in LOGGERS:
             raise unknown("logger", name, LOGGERS)
-
-
-def _make(name: str, out: Path) -> Logger:
-    try:
-        return LOGGERS[name](out)
-    except ModuleNotFoundError as error:
-        raise UserError(f"--logger {name}: its package is not installed: pip install {name}") from error
+        if importlib.util.find_spec(name) is None:
+            raise UserError(f"--logger {name}: its package is not installed: pip install {name}")
 
 
 def _wandb(out: Path) -> Logger:
