@@ -225,8 +225,8 @@ def test_splits_that_are_made_of_others_are_left_out(tmp_path: Path) -> None:
 def test_mistakes_of_the_user(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unknown data set"):
         examine(tmp_path / "none")
-    with pytest.raises(UserError, match="unknown recipe 'gfl_r50'"):
-        examine(write(tmp_path, clean()), recipe="gfl_r50")
+    with pytest.raises(UserError, match=r"none\.yaml: the recipe cannot be read"):
+        examine(write(tmp_path, clean()), recipe="none.yaml")
     with pytest.raises(UserError, match="no split to examine"):
         examine({})
     (tmp_path / "val.json").write_text("[")

@@ -1,4 +1,4 @@
-"""The doctor's page is whole, asks for nothing and holds the counts; the command says by its exit code what was found."""
+"""The doctor's page is whole, asks for nothing and holds the counts; the command tells by its exit code."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from PIL import Image
 from gfocal.data.coco import read_coco
 from gfocal.data.dataset import FolderDataset
 from gfocal.data.examples import learnable
+from gfocal.data.faults import Faults
 from gfocal.errors import UserError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -40,25 +41,37 @@ def document() -> dict[str, Any]:
     }
 
 
-def read(folder: Path, content: Any) -> FolderDataset:
+def read(folder: Path, content: Any, *, faults: Faults | None = None) -> FolderDataset:
     (folder / "images").mkdir(exist_ok=True)
     file = folder / "labels.json"
     file.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-    return read_coco(file, folder / "images")
+    return read_coco(file, folder / "images", faults=faults)
 
 
 def message(folder: Path, content: Any) -> str:
-    """Return the text of the UserError that reading must raise: one line that names the file."""
+    """Return the text of the UserError that reading must raise: one line that names the file.
+
+    Where faults are collected it is the first of them, or raised all the same.
+    """
     with pytest.raises(UserError) as caught:
         read(folder, content)
     text = str(caught.value)
     assert text.isprintable()
     assert str(folder / "labels.json") in text
+    faults = Faults(stop=False)
+    try:
+        check_sound(read(folder, content, faults=faults), empty=True)
+    except UserError as error:
+        assert str(error) == text
+        assert faults.found == []
+    else:
+        assert str(faults.found[0]) == text
     return text
 
 
-def check_sound(dataset: FolderDataset) -> None:
-    assert len(dataset.class_names) == len(set(dataset.class_names)) == len(dataset.category_ids) > 0
+def check_sound(dataset: FolderDataset, *, empty: bool = False) -> None:
+    assert len(dataset.class_names) == len(set(dataset.class_names)) == len(dataset.category_ids)
+    assert dataset.class_names or empty
     assert list(dataset.category_ids) == sorted(dataset.category_ids)
     for record in dataset.records:
         truth = record.truth
@@ -233,13 +246,57 @@ def test_error_names_file_key_and_value(tmp_path: Path, keys: list[Any], value: 
 
 
 @pytest.mark.parametrize(
+    ("keys", "value", "kind", "kept"),
+    [
+        (["annotations", 0, "bbox"], [1, 2, "3", 4], "malformed", [1, 0, 1]),
+        (["annotations", 0, "bbox"], [1, 2, -3, 4], "reversed", [1, 0, 1]),
+        (["annotations", 0, "bbox"], [1, 2, -3, float("nan")], "malformed", [1, 0, 1]),
+        (["annotations", 0, "category_id"], 4, "class", [1, 0, 1]),
+        (["annotations", 0, "category_id"], "zebra", "malformed", [1, 0, 1]),
+        (["annotations", 1, "image_id"], 31, "malformed", [0, 0, 2]),
+        (["annotations", 1, "area"], -1, "malformed", [0, 0, 2]),
+        (["annotations", 1], None, "malformed", [0, 0, 2]),
+        # what belongs to a picture or category at fault is left out without a word of its own
+        (["images", 2, "width"], 0, "malformed", [1, 0]),
+        (["images", 0, "file_name"], None, "malformed", [0, 2]),
+        (["categories", 0, "name"], None, "malformed", [1, 0, 1]),
+        (["categories", 0, "name"], "bird", "malformed", [0, 0, 1]),
+    ],
+)
+def test_collecting_leaves_out_what_is_at_fault_and_tells_it_once(
+    tmp_path: Path, keys: list[Any], value: Any, kind: str, kept: list[int]
+) -> None:
+    faults = Faults(stop=False)
+    dataset = read(tmp_path, changed(keys, value), faults=faults)
+    check_sound(dataset)
+    assert [fault.kind for fault in faults.found] == [kind]
+    assert faults.found[0].where == str(tmp_path / "labels.json")
+    assert [len(record.truth.boxes) for record in dataset.records] == kept
+
+
+def test_all_faults_are_collected_in_the_order_of_the_file(tmp_path: Path) -> None:
+    content = changed(["annotations", 0, "bbox"], [1, 2, 3])
+    content["annotations"][2]["category_id"] = 5
+    content["images"].append({"id": 30})
+    content["categories"].append(7)
+    faults = Faults(stop=False)
+    read(tmp_path, content, faults=faults)
+    assert [fault.what.split(" is ")[0] for fault in faults.found] == [
+        "categories[2]",
+        "images[3].id",
+        "annotations[0].bbox",
+        "annotations[2].category_id",
+    ]
+
+
+@pytest.mark.parametrize(
     ("content", "wanted"),
     [
         (b"", "line 1, column 1: not JSON"),
         (b'{"images": [],\n "annotations": [}', "line 2, column 18: not JSON"),
         (b"\xff\xfe\x00rubbish", "not JSON"),
         (b"[1, 2]", "the file is [1, 2]"),
-        (b"[" * 100_000, "not JSON"),
+        (b"[" * 100_000, "not JSON (nested too deep)"),
         (b'{"images": ' + b"9" * 5000 + b"}", "not JSON"),
     ],
 )

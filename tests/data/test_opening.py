@@ -150,7 +150,7 @@ YAMLS = [
     ('"a\\nb": 3\n', "line 1: a key of the file is no word"),
     ("train: *x\n", "line 1: not YAML"),
     ("&x train: {images: *x, annotations: *x}\n", None),
-    ("[" * 600, "not YAML"),
+    ("[" * 600, "not YAML (nested too deep)"),
     ("a\0b: 3", "not YAML"),
 ]
 
