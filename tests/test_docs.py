@@ -38,13 +38,13 @@ def place(tmp_path_factory):
     Image.fromarray(rng.integers(0, 256, (80, 120, 3), dtype=np.uint8)).save(folder / "picture.jpg")
     pictures = folder / "mydata" / "pictures"
     pictures.mkdir(parents=True)
-    images, annotations = [], []
-    for index in range(8):
-        Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(pictures / f"{index}.jpg")
-        images.append({"id": index, "file_name": f"{index}.jpg", "height": 64, "width": 64})
-        annotations.append({"id": index, "image_id": index, "category_id": 1, "bbox": [8, 8, 40, 30]})
-    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}
-    for split in ("train", "val"):
+    for split, indices in (("train", range(8)), ("val", range(8, 12))):
+        images, annotations = [], []
+        for index in indices:
+            Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(pictures / f"{index}.jpg")
+            images.append({"id": index, "file_name": f"{index}.jpg", "height": 64, "width": 64})
+            annotations.append({"id": index, "image_id": index, "category_id": 1, "bbox": [8, 8, 40, 30]})
+        content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}
         (folder / "mydata" / f"{split}.json").write_text(json.dumps(content))
     (folder / "mydata" / "data.yaml").write_text(
         "train: {images: pictures, annotations: train.json}\nval: {images: pictures, annotations: val.json}\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ import gfocal
 from gfocal.config import BackboneConfig
 from gfocal.errors import UserError
 from gfocal.recipes import get_recipe
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
 def written(folder, pictures, *, classes=("thing",)):
@@ -180,3 +183,22 @@ def test_bins_that_are_too_short_for_the_boxes_are_told(recipe, tmp_path, caplog
     caplog.clear()
     trained(recipe, data, tmp_path / "long", steps=1)
     assert "beyond the bins" not in caplog.text
+
+
+@pytest.mark.skipif(not (SHARED / "bccd_voc").is_dir(), reason="the real pictures are not at hand")
+def test_the_blood_cells_of_voc_train_as_those_of_coco_do(recipe, tmp_path, caplog):
+    voc = tmp_path / "voc"
+    voc.mkdir()
+    for part in ("Annotations", "ImageSets"):
+        (voc / part).symlink_to(SHARED / "bccd_voc" / part)
+    (voc / "JPEGImages").symlink_to(SHARED / "bccd" / "images")
+    (voc / "classes.txt").write_text("RBC\nWBC\nPlatelets\n")  # the order of the COCO file; else it is the alphabet's
+    small = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"validations": 0})})
+    options = {"workers": 0, "device": "cpu", "size": (96, 128), "steps": 52, "batch": 4}
+    first = gfocal.train(small, SHARED / "bccd" / "data.yaml", tmp_path / "coco", **options).detector.state_dict()
+    second = gfocal.train(small, voc, tmp_path / "run", **options).detector.state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    # one of the two boxes without size is in the train split
+    assert "left out of the training: 1 small" in caplog.text
+    assert "BloodImage_00343.jpg" in (tmp_path / "run" / "left_out.csv").read_text()
+    assert not (tmp_path / "coco" / "left_out.csv").exists()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gfocal.assign.base import Assigner, inside_extent
+from gfocal.assign.base import Assigner, best_owner, inside_extent
 from gfocal.assign.dense import best_of_slice, match_of, match_without_boxes, slices
+from gfocal.assign.near import Pairs, near_pairs
+from gfocal.errors import above
 from gfocal.ops.boxes import box_iou_pairwise
 from gfocal.structures import GroundTruth, Match, Priors
 
@@ -24,19 +26,57 @@ class MaxIoU(Assigner):
     """
 
     def __init__(self, *, positive: float = 0.5, negative: float = 0.4, all_best: bool = True) -> None:
-        self.positive = positive
-        self.negative = negative
+        self.positive = above("positive", positive, 0)
+        self.negative = above("negative", negative, 0)
         self.all_best = all_best
 
     def __call__(self, priors: Priors, truth: GroundTruth) -> Match:
         """Return the match of all pictures at once."""
+        # on a GPU all pairs take less time than waiting for the number of those that matter
+        return self.match(priors, truth, near=truth.boxes.is_cpu)
+
+    def match(self, priors: Priors, truth: GroundTruth, *, near: bool) -> Match:
+        """Return the match of all pictures at once.
+
+        near: whether to look only at the pairs that matter, whose number depends on the data; the match is the same.
+        """
         inside = inside_extent(priors, truth)
         if not len(truth.boxes):
             return match_without_boxes(truth, inside)
+        iou, owner, forced = self._near(priors, truth) if near else self._dense(priors, truth, inside)
+        positive = (iou >= self.positive) | (forced >= 0)
+        between = (iou >= self.negative) & ~positive
+        return match_of(torch.where(forced >= 0, forced, owner), positive, inside & ~between)
+
+    def _near(self, priors: Priors, truth: GroundTruth) -> _Overlaps:
+        """Return the overlaps from those pairs alone that reach one of the bounds or are the best of their box."""
+        shape = truth.num_pictures, len(priors)
+        found = _no_overlaps(truth, shape[0] * shape[1])
+        for pairs in near_pairs(priors, truth, least=min(self.positive, self.negative)):
+            location = truth.picture[pairs.box] * len(priors) + pairs.anchor
+            higher = pairs.iou > found.iou[location]
+            first = best_owner(location, pairs.box, pairs.iou, higher, total=len(found.iou))
+            found.iou[location[first]] = pairs.iou[first]
+            found.owner[location[first]] = pairs.box[first]
+            best = self._best(pairs, total=len(truth.boxes))
+            found.forced.scatter_reduce_(0, location[best], pairs.box[best], "amax")
+        return _Overlaps(*(values.view(shape) for values in found))
+
+    def _best(self, pairs: Pairs, *, total: int) -> Bool[Tensor, " p"]:
+        """Return which pairs are the best of their box, of all `total` boxes."""
+        best = pairs.iou.new_zeros(total).scatter_reduce(0, pairs.box, pairs.iou, "amax")
+        is_best = pairs.iou == best[pairs.box]
+        if self.all_best:
+            return is_best
+        nobody = torch.iinfo(torch.long).max
+        anchors = pairs.anchor.masked_fill(~is_best, nobody)
+        first = anchors.new_full((total,), nobody).scatter_reduce(0, pairs.box, anchors, "amin")
+        return is_best & (pairs.anchor == first[pairs.box])
+
+    def _dense(self, priors: Priors, truth: GroundTruth, inside: Bool[Tensor, "b n"]) -> _Overlaps:
+        """Return the overlaps from all pairs, slice by slice."""
         pictures = truth.num_pictures
-        overlap = truth.boxes.new_full((pictures, len(priors)), -torch.inf)
-        owner = torch.zeros_like(overlap, dtype=torch.long)
-        forced = torch.full_like(owner, -1)
+        overlap, owner, forced = _no_overlaps(truth, (pictures, len(priors)))
         for part in slices(len(truth.boxes), len(priors)):
             picture = truth.picture[part]
             index = torch.arange(len(truth.boxes), device=picture.device)[part]
@@ -47,9 +87,7 @@ class MaxIoU(Assigner):
             owner = torch.where(best > overlap, first, owner)
             overlap = torch.maximum(best, overlap)
             forced = torch.maximum(forced, self._forced(iou, index, picture, pictures=pictures))
-        positive = (overlap >= self.positive) | (forced >= 0)
-        between = (overlap >= self.negative) & ~positive
-        return match_of(torch.where(forced >= 0, forced, owner), positive, inside & ~between)
+        return _Overlaps(overlap, owner, forced)
 
     def _forced(
         self, iou: Float[Tensor, "s n"], owner: Int[Tensor, " s"], picture: Int[Tensor, " s"], *, pictures: int
@@ -63,3 +101,20 @@ class MaxIoU(Assigner):
         owners = torch.where(is_best, owner[:, None], -1)
         rows = picture[:, None].expand_as(owners)
         return owner.new_full((pictures, iou.shape[1]), -1).scatter_reduce(0, rows, owners, "amax")
+
+
+class _Overlaps(NamedTuple):
+    """What is known of each anchor of each picture, as (b, n) or flat.
+
+    iou: highest with a box, -inf where none is known. owner: the first box of that IoU, any where there is none.
+    forced: the last box whose best anchor it is, -1 for none.
+    """
+
+    iou: Tensor
+    owner: Tensor
+    forced: Tensor
+
+
+def _no_overlaps(truth: GroundTruth, shape: int | tuple[int, int]) -> _Overlaps:
+    iou = torch.full(shape if isinstance(shape, tuple) else (shape,), -torch.inf, device=truth.boxes.device)
+    return _Overlaps(iou, torch.zeros_like(iou, dtype=torch.long), torch.full_like(iou, -1, dtype=torch.long))

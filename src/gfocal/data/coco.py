@@ -128,14 +128,14 @@ def _side(image: dict[str, Any], key: str, where: str) -> int:
 class _Dropped:
     """The ids of categories and images that are at fault, and so leave out their annotations."""
 
-    categories: Set[int]
-    images: Set[int]
+    categories: Set[float]
+    images: Set[float]
 
 
-def _ids(entries: list[Any]) -> Set[int]:
+def _ids(entries: list[Any]) -> Set[float]:
     """Return the ids of all entries that have one, whatever else is wrong with them."""
     ids = [cast(dict[str, Any], entry).get("id") for entry in entries if type(entry) is dict]
-    return {cast(int, number) for number in ids if type(number) in (int, float)}
+    return {cast(float, number) for number in ids if type(number) in (int, float)}
 
 
 @dataclass(frozen=True)
