@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gfocal.classification import Classification, Focal, Softmax, at_true_class
+from gfocal.classification import Classification, Focal, Softmax
 from gfocal.ops import focal_loss
 from helpers import target_of
 
@@ -20,7 +20,7 @@ ROWS = [(1, 2, 0.7, True), (4, 0, 0.3, True), (4, 1, 0.9, False), (0, 1, 0.5, Fa
 
 def test_values_stand_at_the_true_class_and_add_up() -> None:
     target = target_of(ROWS, batch=2, count=3)
-    placed = at_true_class(torch.zeros(2, 3, 4), target, torch.tensor([1.0, 2.0, 4.0, 0.0]))
+    placed = target.at_true_class(torch.tensor([1.0, 2.0, 4.0, 0.0]), like=torch.zeros(2, 3, 4))
     expected = torch.zeros(2, 3, 4)
     expected[0, 1, 2], expected[1, 1, 0], expected[1, 1, 1] = 1.0, 2.0, 4.0
     assert torch.equal(placed, expected)

@@ -56,11 +56,11 @@ class Focal(Classification):
         self, logits: Float[Tensor, "b n o"], target: Target, *, weight: Float[Tensor, " p"] | None = None
     ) -> Float[Tensor, "b n *c"]:
         """Return the focal loss of each score."""
-        labels = at_true_class(logits, target, target.positive.to(logits.dtype))
+        labels = target.at_true_class(target.positive.to(logits.dtype), like=logits)
         loss = focal_loss(logits, labels, gamma=self.gamma, alpha=self.alpha)
         if weight is None:
             return loss
-        return loss * torch.where(labels > 0, at_true_class(logits, target, weight * target.positive), 1.0)
+        return loss * torch.where(labels > 0, target.at_true_class(weight * target.positive, like=logits), 1.0)
 
 
 @final
@@ -103,13 +103,6 @@ class Softmax(Classification):
             1, order, torch.arange(loss.shape[1], device=loss.device).expand_as(order)
         )
         return negative & (rank < self.negatives * positives[:, None])
-
-
-def at_true_class(like: Float[Tensor, "b n c"], target: Target, values: Float[Tensor, " p"]) -> Float[Tensor, "b n c"]:
-    """Return `values` at the true class of each pair's location, 0 elsewhere; values of pairs in vain must be 0."""
-    placed = torch.zeros_like(like)
-    # pairs that are not positive add 0, so nothing has to be picked out and no size depends on the data
-    return placed.view(-1).index_add_(0, target.location * like.shape[-1] + target.labels, values).view_as(like)
 
 
 def _per_location(like: Float[Tensor, "b n o"], target: Target, values: Float[Tensor, " p"]) -> Float[Tensor, "b n"]:

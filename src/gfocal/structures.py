@@ -114,6 +114,12 @@ class Target:
     boxes: Float[Tensor, "p 4"]
     iou: Float[Tensor, " p"]
 
+    def at_true_class(self, values: Float[Tensor, " p"], *, like: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
+        """Return `values` at the true class of each pair's location, 0 elsewhere; they must be 0 where not positive."""
+        placed = torch.zeros_like(like)
+        # pairs that are not positive add 0, so nothing has to be picked out and no size depends on the data
+        return placed.view(-1).index_add_(0, self.location * like.shape[-1] + self.labels, values).view_as(like)
+
 
 @dataclass(frozen=True)
 class Truth:

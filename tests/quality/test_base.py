@@ -9,8 +9,8 @@ import torch
 
 from gfocal.classification import Softmax
 from gfocal.quality import QUALITIES, Quality
-from gfocal.quality.base import best_score, iou_at_true_class, one_number, output_conv
-from gfocal.quality.joint import Joint
+from gfocal.quality.base import one_number, output_conv
+from gfocal.quality.joint import Joint, best_score
 from helpers import head, raw_of, target_of
 
 CHANNELS, CLASSES = 32, 5
@@ -110,12 +110,14 @@ def test_a_joint_quality_weights_box_losses_by_the_best_score(name: str) -> None
 
 
 def test_the_joint_label_is_the_iou_at_the_true_class_of_positives_alone() -> None:
-    labels = iou_at_true_class(torch.zeros(2, 3, 3), target_of(ROWS, batch=2, count=3))
+    target = target_of(ROWS, batch=2, count=3)
+    labels = target.at_true_class(target.iou * target.positive, like=torch.zeros(2, 3, 3))
     expected = torch.zeros(2, 3, 3)
     expected[0, 0, 1] = 0.7
     expected[1, 1, 0] = 0.3
     torch.testing.assert_close(labels, expected)
-    assert iou_at_true_class(torch.zeros(2, 3, 3), target_of([], batch=2, count=3)).sum() == 0
+    none = target_of([], batch=2, count=3)
+    assert none.at_true_class(none.iou, like=torch.zeros(2, 3, 3)).sum() == 0
 
 
 def test_layers_start_near_the_probability_they_are_given() -> None:

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from gfocal.ops import quality_focal_loss, quality_focal_loss_of_product
-from gfocal.quality.base import iou_at_true_class
 from gfocal.quality.joint import DGQP, STATISTICS, Composed, Joint, Statistics
 from helpers import head, raw_of, target_of
 
@@ -25,7 +24,7 @@ def test_the_joint_score_is_learnt_with_the_quality_focal_loss(make: type[Joint 
     raw = raw_of(quality, logits)
     torch.testing.assert_close(raw.scores, logits.sigmoid())
     assert torch.equal(raw.class_scores, raw.scores)
-    labels = iou_at_true_class(logits, target)
+    labels = target.at_true_class(target.iou * target.positive, like=logits)
     assert list(quality.losses(raw, target)) == ["cls"]
     torch.testing.assert_close(quality.losses(raw, target)["cls"], quality_focal_loss(logits, labels, beta=beta))
 
@@ -37,7 +36,7 @@ def test_the_product_of_class_and_quality_is_learnt_as_one(beta: float) -> None:
     raw = raw_of(quality, cls, iou)
     torch.testing.assert_close(raw.scores, cls.sigmoid() * iou.sigmoid()[..., None])
     assert torch.equal(raw.class_scores, raw.scores)
-    labels = iou_at_true_class(cls, target)
+    labels = target.at_true_class(target.iou * target.positive, like=cls)
     expected = quality_focal_loss_of_product(cls, iou, labels, beta=beta)
     torch.testing.assert_close(quality.losses(raw, target)["cls"], expected)
 

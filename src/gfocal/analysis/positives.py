@@ -11,12 +11,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from gfocal.criterion import ground_truth
+from gfocal.criterion import Criterion, ground_truth
 from gfocal.data.collate import collate
 from gfocal.data.dataset import Dataset
 from gfocal.data.examples import EvaluationExamples
 from gfocal.model import Model
 from gfocal.ops.boxes import box_iou_pairwise, boxes_to_ltrb, centerness
+from gfocal.structures import Raw
 
 
 @dataclass(frozen=True)
@@ -43,18 +44,19 @@ class Positives:
         return len(self.scores)
 
 
-def positives(model: Model, dataset: Dataset, *, batch: int = 8) -> Positives:
-    """Return the positives of all pictures, under the model's own assigner and test preparation."""
+def positives(model: Model, dataset: Dataset, *, batch: int = 8, precision: str | None = None) -> Positives:
+    """Return the positives of all pictures, under the model's own assigner and test preparation.
+
+    batch: pictures at once. precision: as `Model.predict` takes it.
+    """
     loader = DataLoader(EvaluationExamples(dataset, model.prepare()), batch_size=batch, collate_fn=collate)  # type: ignore[arg-type]
     parts: list[Positives] = []
     for group in loader:
-        parts.append(_positives(model, group.images, group.truths))
+        parts.append(_positives(model.forward(group.images, precision=precision), model.criterion, group.truths))
     return Positives(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Positives)})
 
 
-def _positives(model: Model, images: Tensor, truths: Sequence[dict[str, Tensor | tuple[int, int]]]) -> Positives:
-    criterion = model.criterion
-    raw = model.forward(images)
+def _positives(raw: Raw, criterion: Criterion, truths: Sequence[dict[str, Tensor | tuple[int, int]]]) -> Positives:
     truth = ground_truth(raw, truths)
     match = criterion.family.assigner(raw.priors, truth)
     chosen = match.positive

@@ -196,7 +196,7 @@ def _do(run: Run, plan: Plan, train_data: Dataset, test_data: Dataset) -> None:
         evaluator.add(truth, found.cpu())
         recorder.add(truth, found)
     recorder.matches().save(folder / "matches.npz")
-    samples = positives(model, test_data, batch=EVALUATION_BATCH)
+    samples = positives(model, test_data, batch=EVALUATION_BATCH, precision=precision)
     correlation = pearson(samples.scores, samples.iou)
     outcome = Outcome(
         metrics=evaluator.metrics().to_dict(),

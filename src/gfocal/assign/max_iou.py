@@ -50,17 +50,17 @@ class MaxIoU(Assigner):
 
     def _near(self, priors: Priors, truth: GroundTruth) -> _Overlaps:
         """Return the overlaps from those pairs alone that reach one of the bounds or are the best of their box."""
-        shape = truth.num_pictures, len(priors)
-        found = _no_overlaps(truth, shape[0] * shape[1])
+        found = _no_overlaps(truth, len(priors))
+        highest, owner, forced = (values.view(-1) for values in found)
         for pairs in near_pairs(priors, truth, least=min(self.positive, self.negative)):
             location = truth.picture[pairs.box] * len(priors) + pairs.anchor
-            higher = pairs.iou > found.iou[location]
-            first = best_owner(location, pairs.box, pairs.iou, higher, total=len(found.iou))
-            found.iou[location[first]] = pairs.iou[first]
-            found.owner[location[first]] = pairs.box[first]
+            higher = pairs.iou > highest[location]
+            first = best_owner(location, pairs.box, pairs.iou, higher, total=len(highest))
+            highest[location[first]] = pairs.iou[first]
+            owner[location[first]] = pairs.box[first]
             best = self._best(pairs, total=len(truth.boxes))
-            found.forced.scatter_reduce_(0, location[best], pairs.box[best], "amax")
-        return _Overlaps(*(values.view(shape) for values in found))
+            forced.scatter_reduce_(0, location[best], pairs.box[best], "amax")
+        return found
 
     def _best(self, pairs: Pairs, *, total: int) -> Bool[Tensor, " p"]:
         """Return which pairs are the best of their box, of all `total` boxes."""
@@ -76,7 +76,7 @@ class MaxIoU(Assigner):
     def _dense(self, priors: Priors, truth: GroundTruth, inside: Bool[Tensor, "b n"]) -> _Overlaps:
         """Return the overlaps from all pairs, slice by slice."""
         pictures = truth.num_pictures
-        overlap, owner, forced = _no_overlaps(truth, (pictures, len(priors)))
+        overlap, owner, forced = _no_overlaps(truth, len(priors))
         for part in slices(len(truth.boxes), len(priors)):
             picture = truth.picture[part]
             index = torch.arange(len(truth.boxes), device=picture.device)[part]
@@ -104,17 +104,18 @@ class MaxIoU(Assigner):
 
 
 class _Overlaps(NamedTuple):
-    """What is known of each anchor of each picture, as (b, n) or flat.
+    """What is known of each anchor of each picture.
 
     iou: highest with a box, -inf where none is known. owner: the first box of that IoU, any where there is none.
     forced: the last box whose best anchor it is, -1 for none.
     """
 
-    iou: Tensor
-    owner: Tensor
-    forced: Tensor
+    iou: Float[Tensor, "b n"]
+    owner: Int[Tensor, "b n"]
+    forced: Int[Tensor, "b n"]
 
 
-def _no_overlaps(truth: GroundTruth, shape: int | tuple[int, int]) -> _Overlaps:
-    iou = torch.full(shape if isinstance(shape, tuple) else (shape,), -torch.inf, device=truth.boxes.device)
+def _no_overlaps(truth: GroundTruth, count: int) -> _Overlaps:
+    """Return what is known of `count` anchors a picture before any box is looked at."""
+    iou = truth.boxes.new_full((truth.num_pictures, count), -torch.inf)
     return _Overlaps(iou, torch.zeros_like(iou, dtype=torch.long), torch.full_like(iou, -1, dtype=torch.long))

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gfocal.classification import Classification, at_true_class
+from gfocal.classification import Classification
 from gfocal.structures import Raw, Target
 
 PRIOR_PROBABILITY = 0.01
@@ -87,13 +87,3 @@ def one_number(inputs: int, hidden: int) -> nn.Sequential:
         nn.init.normal_(layer.weight, std=0.01)
         nn.init.zeros_(layer.bias)
     return nn.Sequential(layers[0], nn.ReLU(inplace=True), layers[1])
-
-
-def iou_at_true_class(like: Float[Tensor, "b n k"], target: Target) -> Float[Tensor, "b n k"]:
-    """Return the joint label: the IoU at the true class of each positive location, 0 elsewhere (V2 Eq. 1)."""
-    return at_true_class(like, target, target.iou * target.positive)
-
-
-def best_score(raw: Raw, target: Target) -> Float[Tensor, " p"]:
-    """Return the highest class score at the location of each pair, detached: the reference's weight of box losses."""
-    return raw.scores.detach().flatten(0, 1)[target.location].amax(-1)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from gfocal.errors import at_least
 from gfocal.nn.dcn import DeformConv2d
-from gfocal.quality.base import PRIOR_PROBABILITY, Head, Quality, best_score, output_conv
-from gfocal.quality.joint import product_losses, product_scores
+from gfocal.quality.base import PRIOR_PROBABILITY, Head, Quality, output_conv
+from gfocal.quality.joint import best_score, product_losses, product_scores
 from gfocal.structures import Raw, Target
 
 Places = Literal["point", "region", "border_dense", "border_middle", "border_extreme", "star", "deformable"]

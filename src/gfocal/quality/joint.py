@@ -16,8 +16,6 @@ from gfocal.quality.base import (
     PRIOR_PROBABILITY,
     Head,
     Quality,
-    best_score,
-    iou_at_true_class,
     one_number,
     output_conv,
 )
@@ -200,7 +198,7 @@ def joint_scores(class_logits: Float[Tensor, "b n c"]) -> tuple[Float[Tensor, "b
 
 def joint_losses(raw: Raw, target: Target, *, beta: float) -> dict[str, Tensor]:
     """Return `cls`, the quality focal loss of the joint logits against the IoU at the true class."""
-    labels = iou_at_true_class(raw.class_logits, target)
+    labels = target.at_true_class(target.iou * target.positive, like=raw.class_logits)
     return {"cls": quality_focal_loss(raw.class_logits, labels, beta=beta)}
 
 
@@ -216,5 +214,10 @@ def product_scores(
 def product_losses(raw: Raw, target: Target, *, beta: float) -> dict[str, Tensor]:
     """Return `cls`, the quality focal loss of J = C × I against the IoU at the true class."""
     assert raw.quality_logits is not None
-    labels = iou_at_true_class(raw.class_logits, target)
+    labels = target.at_true_class(target.iou * target.positive, like=raw.class_logits)
     return {"cls": quality_focal_loss_of_product(raw.class_logits, raw.quality_logits, labels, beta=beta)}
+
+
+def best_score(raw: Raw, target: Target) -> Float[Tensor, " p"]:
+    """Return the highest class score at the location of each pair, detached: the reference's weight of box losses."""
+    return raw.scores.detach().flatten(0, 1)[target.location].amax(-1)
