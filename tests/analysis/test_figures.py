@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -14,15 +15,20 @@ from PIL import Image
 from gfocal.analysis.figures import FIGURES, disturbance, reproduce_figure
 from gfocal.analysis.figures.losses import BINS, EXPECTATION, with_mean
 from gfocal.analysis.figures.plotting import around, means_of_bins
+from gfocal.analysis.runs import Plan
 from gfocal.errors import UserError
 from gfocal.recipes.tables import get_table
 
 Rows = list[dict[str, str]]
 
 
-def drawn(name: str, out: Path, **options: object) -> Rows:
+def plan(out: Path, *, scale: str = "mini", steps: int | None = None) -> Plan:
+    return Plan(scale, None, out, steps, "cpu")
+
+
+def drawn(name: str, out: Path, *, steps: int | None = None, models: Sequence[str] = ()) -> Rows:
     """Draw a figure, check that its picture is one, and return the rows of its table."""
-    png, table = reproduce_figure(name, out=out, device="cpu", **options)  # type: ignore[arg-type]
+    png, table = reproduce_figure(name, plan(out, steps=steps), models=models)
     assert (png, table) == (out / f"{name}.png", out / f"{name}.csv")
     with Image.open(png) as picture:
         picture.load()
@@ -142,15 +148,15 @@ def test_a_window_is_a_square_within_the_picture() -> None:
 
 def test_an_unknown_figure_and_a_wrong_number_of_models_are_the_users(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unknown figure 'v1-fig5': did you mean 'v1-fig5"):
-        reproduce_figure("v1-fig5", out=tmp_path)
+        reproduce_figure("v1-fig5", plan(tmp_path))
     with pytest.raises(
         UserError, match=r"v2-fig7 takes 2 models \(gfl_r50_fpn_1x, gflv2_r50_fpn_1x\), in this order, and 1"
     ):
-        reproduce_figure("v2-fig7", out=tmp_path, models=["one"])
+        reproduce_figure("v2-fig7", plan(tmp_path), models=["one"])
     with pytest.raises(UserError, match="v1-fig5a takes no model, in this order, and 1"):
-        reproduce_figure("v1-fig5a", out=tmp_path, models=["one"])
+        reproduce_figure("v1-fig5a", plan(tmp_path), models=["one"])
     with pytest.raises(UserError, match="unknown scale"):
-        reproduce_figure("v1-fig5a", out=tmp_path, scale="huge")
+        reproduce_figure("v1-fig5a", plan(tmp_path, scale="huge"))
     with pytest.raises(UserError, match="no such file or folder"):
-        reproduce_figure("v1-fig12", out=tmp_path, models=["nowhere"])
+        reproduce_figure("v1-fig12", plan(tmp_path), models=["nowhere"])
     assert list(tmp_path.iterdir()) == []

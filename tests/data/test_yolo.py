@@ -99,7 +99,7 @@ def test_key_points_behind_a_box_are_not_taken_for_a_polygon(tmp_path: Path) -> 
 
 
 LINES = [
-    ("x 0.5 0.5 0.1 0.1", "malformed", "could not convert string to float: 'x': write `class x y width height`"),
+    ("x 0.5 0.5 0.1 0.1", "malformed", "'x' is no number: write `class x y width height`"),
     ("0.5 0.5 0.5 0.1 0.1", "malformed", "class is '0.5': must be the number of a class"),
     ("nan 0.5 0.5 0.1 0.1", "malformed", "class is 'nan': must be the number of a class"),
     ("inf 0.5 0.5 0.1 0.1", "malformed", "class is 'inf'"),
@@ -110,7 +110,7 @@ LINES = [
     ("0 0.5 0.5 0.1", "malformed", "4 values: write"),
     ("0 0.5 0.5 0.1 0.1 0.9", "malformed", "6 values: write"),
     ("0 0.5 0.5 0.1 0.1 0.9 0.9 0.8", "malformed", "8 values: write"),
-    ("0 0.5 ? 0.1 0.1", "malformed", "could not convert string to float: '?'"),
+    ("0 0.5 ? 0.1 0.1", "malformed", "'?' is no number: write"),
     ("0 20 0.5 0.1 0.1", "malformed", "x is 20: must be a fraction of the picture, from 0 to 1: divide pixels"),
     ("0 0.5 -0.2 0.1 0.1", "malformed", "y is -0.2: must be a fraction"),
     ("0 0.5 nan 0.1 0.1", "malformed", "y is nan: must be a fraction"),

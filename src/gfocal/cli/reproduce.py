@@ -47,17 +47,16 @@ def reproduce(
     from gfocal.errors import unknown
     from gfocal.recipes.tables import TABLES
 
+    plan = Plan(scale, data, out, steps, device)
     if name == "list":
         titles = {table: make().title for table, make in TABLES.items()}
         titles |= {figure: made.title for figure, made in FIGURES.items()}
         typer.echo("\n".join(f"{one:<12} {title}" for one, title in titles.items()))
     elif name in TABLES:
-        plan = Plan(scale, data, out, steps, device)
         reproduce_table(name, plan, seeds=range(seeds), jobs=jobs, rows=row)
         typer.echo((out / f"{name}.md").read_text(encoding="utf-8"))
     elif name in FIGURES:
-        settings = {"scale": scale, "data": data, "steps": steps, "device": device}
-        for path in reproduce_figure(name, out=out, jobs=jobs, models=model or (), **settings):  # type: ignore[arg-type]
+        for path in reproduce_figure(name, plan, jobs=jobs, models=model or ()):
             typer.echo(path)
     else:
         raise unknown("table or figure", name, [*TABLES, *FIGURES])

@@ -117,10 +117,13 @@ def _edges_of_box(values: Sequence[float]) -> Box:
 
 
 def _numbers(words: Sequence[str]) -> list[float]:
-    try:
-        return [float(word) for word in words]
-    except ValueError as error:
-        raise _WrongError("malformed", f"{' '.join(str(error).split())}: write {_WANTED}") from error
+    values: list[float] = []
+    for word in words:
+        try:
+            values.append(float(word))
+        except ValueError:
+            raise _WrongError("malformed", f"{value_text(word)} is no number: write {_WANTED}") from None
+    return values
 
 
 _FRACTION = "must be a fraction of the picture, from 0 to 1: divide pixels by its side"

@@ -33,36 +33,24 @@ __all__ = ["FIGURES", "Drawing", "Figure", "Material", "reproduce_figure"]
 
 
 def reproduce_figure(
-    name: str,
-    *,
-    out: Path,
-    scale: str = "mini",
-    data: str | None = None,
-    steps: int | None = None,
-    jobs: int = 1,
-    device: str | None = None,
-    seed: int = 0,
-    models: Sequence[str] = (),
+    name: str, plan: Plan, *, seed: int = 0, jobs: int = 1, models: Sequence[str] = ()
 ) -> tuple[Path, Path]:
-    """Draw a figure of the papers, write `out`/NAME.png and NAME.csv with the numbers behind it, return both paths.
+    """Draw a figure of the papers, write NAME.png, and NAME.csv with the numbers behind it, into the plan's folder.
 
-    What it is drawn from is trained first, in the folders that the tables use, unless it is there or `models` names it.
-    scale: "mini" or "paper". data: what --data takes; None for the scale's own. steps: length of each run instead of
-    the scale's. jobs: runs at once. seed: of the runs, and of what is drawn at random. models: run folders or files of
-    weights, one for each recipe of the figure, in their order. UserError for an unknown figure or scale, models that
-    are too few, too many or of another kind, and runs that failed.
+    Returned are both paths. What it is drawn from is trained first, in the folders that the tables use, unless it is
+    there or `models` names it. seed: of the runs, and of what is drawn at random. jobs: runs at once. models: run
+    folders or files of weights, one for each recipe of the figure, in their order. UserError for an unknown figure or
+    scale, models that are too few, too many or of another kind, and runs that failed.
     """
     if name not in FIGURES:
         raise unknown("figure", name, FIGURES)
-    figure = FIGURES[name]
-    plan = Plan(scale, data, out, steps, device)
-    chosen = get_scale(scale)
+    figure, scale = FIGURES[name], get_scale(plan.scale)
     runs = () if models else tuple(Run(make(), seed) for make in figure.recipes)
     sources = _given(name, figure, models) if models else tuple(folder_of(run, plan) for run in runs)
-    opened = chosen.test(data) if figure.needs_data else None
+    opened = scale.test(plan.data) if figure.needs_data else None
     if runs:
         perform(runs, plan, jobs=jobs)
-    png, table = out / f"{name}.png", out / f"{name}.csv"
+    png, table = plan.folder / f"{name}.png", plan.folder / f"{name}.csv"
     # the settings of matplotlib are the process's: they are put back
     with rc_context(STYLE):
         write(figure.draw(Material(sources, runs, opened, plan, seed)), png=png, table=table)
