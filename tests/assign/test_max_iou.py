@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -11,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assigning import Batch, batches, overlaps, owners, priors_of, truth_of
-from gfocal.assign import dense
+from gfocal.assign import dense, near
 from gfocal.assign.base import inside_extent
 from gfocal.assign.max_iou import MaxIoU
 from gfocal.families import retinanet, ssd
 from gfocal.priors import Anchors
-from gfocal.structures import GroundTruth, Priors
+from gfocal.structures import GroundTruth, Match, Priors
 
 # many of these overlap a box alike
 PLAIN = Anchors((8, 16), [torch.tensor([[16.0, 16.0], [32.0, 16.0]]), torch.tensor([[32.0, 32.0]])], offset=0.5)
@@ -66,9 +68,10 @@ def check(batch: Batch, anchors: Anchors, assigner: MaxIoU) -> int:
     size, pictures, extents = batch
     priors, truth = priors_of(*size, anchors), truth_of(pictures, extents)
     owned, counted = slowly(priors, truth, assigner)
-    match = assigner(priors, truth)
-    assert owners(match, len(owned)) == owned
-    assert match.counted.flatten().tolist() == counted
+    for is_near in (True, False):
+        match = assigner.match(priors, truth, near=is_near)
+        assert owners(match, len(owned)) == owned
+        assert match.counted.flatten().tolist() == counted
     return sum(box >= 0 for box in owned)
 
 
@@ -82,6 +85,7 @@ def test_it_finds_what_a_search_of_all_pairs_finds(
     assigner = MaxIoU(positive=positive, negative=negative, all_best=all_best)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dense, "PAIRS_AT_ONCE", most)
+        patch.setattr(near, "PAIRS_AT_ONCE", most)
         check(batch, SETS[name], assigner)
 
 
@@ -171,7 +175,115 @@ def test_many_boxes_in_slices_match_as_in_one_go() -> None:
     whole = MaxIoU()(priors, truth)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dense, "PAIRS_AT_ONCE", 7 * len(priors))
-        parts = MaxIoU()(priors, truth)
-    for name in ("location", "truth", "positive", "counted"):
-        assert torch.equal(getattr(whole, name), getattr(parts, name)), name
+        patch.setattr(near, "PAIRS_AT_ONCE", 500)
+        for is_near in (True, False):
+            same(MaxIoU().match(priors, truth, near=is_near), whole)
     assert whole.positive.sum() > 200
+
+
+def same(first: Match, second: Match) -> None:
+    for field in fields(Match):
+        assert torch.equal(getattr(first, field.name), getattr(second, field.name)), field.name
+
+
+@st.composite
+def any_anchors(draw: st.DrawFn) -> Anchors:
+    """Draw levels of any strides with anchors of any shapes, some smaller than a cell, of whole sides or not."""
+    strides = draw(st.lists(st.sampled_from([4, 7, 8, 16, 32]), min_size=1, max_size=3))
+    side = st.one_of(st.integers(1, 70).map(float), st.floats(0.5, 70.0, width=32))
+    sides = [
+        torch.tensor(draw(st.lists(st.tuples(side, side), min_size=1, max_size=3)), dtype=torch.float32)
+        for _ in strides
+    ]
+    return Anchors(strides, sides, offset=draw(st.sampled_from([0.0, 0.5, 0.3])))
+
+
+@st.composite
+def any_boxes(draw: st.DrawFn, priors: Priors) -> list[list[float]]:
+    """Draw boxes: anchors and anchors moved, whole coordinates, and any sizes, tiny and huge ones too."""
+    corner = st.one_of(st.integers(-30, 150).map(float), st.floats(-30.0, 150.0, width=32))
+    side = st.one_of(
+        st.integers(0, 100).map(float), st.floats(0.0, 100.0, width=32), st.sampled_from([1e-30, 1e-4, 1e4, 1e9, 1e25])
+    )
+    free = st.tuples(corner, corner, side, side).map(lambda b: [b[0], b[1], b[0] + b[2], b[1] + b[3]])
+    moved = st.tuples(st.integers(0, len(priors) - 1), st.sampled_from([0.0, 2.0, 3.5, 4.0, 8.0])).map(
+        lambda m: (priors.boxes[m[0]] + m[1]).tolist()
+    )
+    return draw(st.lists(st.one_of(free, moved), max_size=6))
+
+
+@given(
+    data=st.data(),
+    anchors=any_anchors(),
+    size=st.tuples(st.integers(1, 120), st.integers(1, 120)),
+    bounds=st.sampled_from([(0.5, 0.4), (0.5, 0.5), (0.9, 0.02), (0.3, 0.6)]),
+    all_best=st.booleans(),
+    most=st.sampled_from([1, 60, 1_000_000]),
+)
+@settings(max_examples=150)
+def test_the_near_pairs_match_as_all_pairs_do(
+    data: st.DataObject,
+    anchors: Anchors,
+    size: tuple[int, int],
+    bounds: tuple[float, float],
+    most: int,
+    *,
+    all_best: bool,
+) -> None:
+    priors = priors_of(*size, anchors)
+    extents = data.draw(
+        st.lists(st.tuples(st.integers(1, size[0]), st.integers(1, size[1])), min_size=1, max_size=2), label="extents"
+    )
+    truth = truth_of([data.draw(any_boxes(priors), label="boxes") for _ in extents], extents)
+    assigner = MaxIoU(positive=bounds[0], negative=bounds[1], all_best=all_best)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(near, "PAIRS_AT_ONCE", most)
+        same(assigner.match(priors, truth, near=True), assigner.match(priors, truth, near=False))
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("whole", [True, False])
+def test_far_from_the_origin_where_anchors_of_one_kind_differ_by_rounding_both_match_alike(
+    name: str, *, whole: bool
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    priors = priors_of(32, 20_000, SETS[name])
+    x = 19_000 + torch.rand(80, generator=generator) * 1000
+    y = torch.rand(80, generator=generator) * 32
+    half = torch.exp(torch.rand(80, 2, generator=generator) * 4)
+    boxes = torch.stack([x - half[:, 0], y - half[:, 1], x + half[:, 0], y + half[:, 1]], dim=1)
+    boxes = (boxes.round() if whole else boxes).tolist()
+    truth = truth_of([boxes[:60], boxes[60:]], [(32, 20_000), (20, 19_700)])
+    for all_best in (True, False):
+        assigner = MaxIoU(all_best=all_best)
+        match = assigner.match(priors, truth, near=True)
+        same(match, assigner.match(priors, truth, near=False))
+        assert match.positive.sum() > 70
+
+
+def test_boxes_that_are_not_finite_learn_nothing_and_leave_the_others_alone() -> None:
+    box, inf = [10.0, 10.0, 50.0, 40.0], torch.inf
+    priors = priors_of(96, 96, RETINANET)
+    endless = [[-inf, -inf, inf, inf], [0.0, 0.0, inf, 20.0], [inf, inf, inf, inf]]
+    match = MaxIoU()(priors, truth_of([[box, *endless]], [(96, 96)]))
+    same(match, MaxIoU()(priors, truth_of([[box]], [(96, 96)])))
+
+
+def test_thousands_of_boxes_in_a_picture_take_moments() -> None:
+    # 3,000 boxes and 201,600 anchors: all pairs take over half a minute of a core
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(3000, 2, generator=generator) * torch.tensor([1300.0, 780.0])
+    boxes = torch.cat([corner, corner + torch.exp(torch.rand(3000, 2, generator=generator) * 5 + 1.5)], dim=1)
+    truth = truth_of([boxes.tolist()], [(800, 1344)])
+    anchors = retinanet(coding="deltas").priors
+    priors = priors_of(800, 1344, anchors)
+    start = time.process_time()
+    match = MaxIoU()(priors, truth)
+    assert time.process_time() - start < 8
+    assert match.positive.sum() > 3000
+
+
+@pytest.mark.parametrize("name", ["positive", "negative"])
+def test_bounds_of_nothing_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be greater than 0"):
+        MaxIoU(**{name: 0.0})

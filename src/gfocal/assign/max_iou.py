@@ -55,7 +55,9 @@ class MaxIoU(Assigner):
         for pairs in near_pairs(priors, truth, least=min(self.positive, self.negative)):
             location = truth.picture[pairs.box] * len(priors) + pairs.anchor
             higher = pairs.iou > highest[location]
-            first = best_owner(location, pairs.box, pairs.iou, higher, total=len(highest))
+            # in the order of their boxes: the first pair is of the first box
+            order = torch.arange(len(location), device=location.device)
+            first = best_owner(location, order, pairs.iou, higher, total=len(highest))
             highest[location[first]] = pairs.iou[first]
             owner[location[first]] = pairs.box[first]
             best = self._best(pairs, total=len(truth.boxes))

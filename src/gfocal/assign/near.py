@@ -27,13 +27,13 @@ class Pairs(NamedTuple):
 def near_pairs(priors: Priors, truth: GroundTruth, *, least: float) -> Iterator[Pairs]:
     """Yield all pairs of a box and an anchor inside its picture whose IoU is `least` or more, or the box's highest.
 
-    Others may be among them; none has an IoU of 0. All pairs of a box come at once, and boxes in their order. least:
-    above 0.
+    Others may be among them; none has an IoU of 0. All pairs of a box come at once, and pairs in the order of their
+    boxes. least: above 0.
 
     Every cell of a level holds the anchors of its first one, moved by whole strides (`gfocal.priors.Anchors`), and the
-    IoU of an anchor and a box falls with the distance of their centres along either axis. So the cell that is nearest
-    to a box tells the highest IoU of each kind of anchor, and the cells that reach a given one are a rectangle. Time
-    and memory grow with the pairs in those, whose number depends on the data: a GPU is waited for.
+    IoU of an anchor and a box does not grow with the distance of their centres along either axis. So the cell nearest
+    to a box has the highest IoU of each kind of anchor, and the cells that can reach a given IoU fill a rectangle. Time
+    and memory grow with the pairs in those, whose number depends on the data, so that a GPU would be waited for.
     """
     kinds = _kinds(priors)
     floor, first, count = _windows(priors, truth, kinds, least=least)

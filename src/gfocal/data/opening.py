@@ -79,12 +79,12 @@ def _yaml_openers(path: Path) -> dict[str, Opener]:
             raise UserError(f"the file is empty: write {_WANTED}")
         pairs = pairs_of("the file", root, wanted=_WANTED)
         if is_yolo(pairs):
-            return {split: _yolo_opener(path, split) for split in yolo_splits(pairs)}
+            return {split: _yolo_opener(path, split, pairs) for split in yolo_splits(pairs)}
         return {key: _coco_opener(path, key, _yaml_split(key, node)) for key, node in pairs.items()}
 
 
-def _yolo_opener(path: Path, split: str) -> Opener:
-    return lambda faults: read_yolo(path, split, faults=faults)
+def _yolo_opener(path: Path, split: str, pairs: dict[str, yaml.Node]) -> Opener:
+    return lambda faults: read_yolo(path, split, pairs=pairs, faults=faults)
 
 
 def _coco_opener(path: Path, split: str, files: dict[str, str]) -> Opener:

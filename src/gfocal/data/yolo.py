@@ -35,7 +35,9 @@ def yolo_splits(pairs: Mapping[str, yaml.Node]) -> dict[str, yaml.Node]:
     return {split: named[split] for split in ("train", "val", "test") if split in named}
 
 
-def read_yolo(file: Path, split: str, *, faults: Faults | None = None) -> FolderDataset:
+def read_yolo(
+    file: Path, split: str, *, pairs: Mapping[str, yaml.Node] | None = None, faults: Faults | None = None
+) -> FolderDataset:
     """Read a split (train, val or test) of the data set that a data.yaml of Ultralytics describes.
 
     Its keys: `path`, the folder of the data set, that of the file itself where it is missing; `train`, `val`, `test`,
@@ -45,14 +47,12 @@ def read_yolo(file: Path, split: str, *, faults: Faults | None = None) -> Folder
     (not of test) in which no picture has one is a fault. A line is `class x y width height`, centre and sides as
     fractions of the picture as it is seen upright; or the class and the points of a polygon, of which the bounding
     box is taken. With `kpt_shape` in the data.yaml, what follows a box are key points, which are not read.
-    faults: as for `gfocal.data.opening.open_dataset`. Raises UserError, too, where the data.yaml or a list is wrong.
+    pairs: the keys of the file, where it was read before. faults: as for `gfocal.data.opening.open_dataset`. Raises
+    UserError, too, where the data.yaml or a list is wrong.
     """
     faults = faults if faults is not None else Faults()
     with naming(file):
-        root = read_nodes(file)
-        if root is None:
-            raise UserError(f"the file is empty: write {_WANTED}")
-        pairs = pairs_of("the file", root, wanted=_WANTED)
+        pairs = _read_pairs(file) if pairs is None else pairs
         names = _class_names(pairs)
     splits = yolo_splits(pairs)
     if split not in splits:
@@ -76,6 +76,13 @@ def read_yolo(file: Path, split: str, *, faults: Faults | None = None) -> Folder
         seen = f"no picture of {split} has a label file: the first was sought at {place_text(inspected[0][1].path)}"
         faults.of(file)("malformed", f"{seen}: put them there, empty ones where no picture holds an object")
     return FolderDataset(names, records_of(found))
+
+
+def _read_pairs(file: Path) -> dict[str, yaml.Node]:
+    root = read_nodes(file)
+    if root is None:
+        raise UserError(f"the file is empty: write {_WANTED}")
+    return pairs_of("the file", root, wanted=_WANTED)
 
 
 def _class_names(pairs: Mapping[str, yaml.Node]) -> tuple[str, ...]:
