@@ -362,21 +362,6 @@ def test_any_change_gives_a_user_error_or_a_sound_data_set(
         check_sound(dataset)
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data())
-def test_any_damaged_text_gives_a_user_error_or_a_sound_data_set(tmp_path: Path, data: st.DataObject) -> None:
-    text = bytearray(json.dumps(document()).encode())
-    for _ in range(data.draw(st.integers(1, 3))):
-        start = data.draw(st.integers(0, len(text)))
-        text[start : start + data.draw(st.integers(0, 12))] = data.draw(st.binary(max_size=4))
-    try:
-        dataset = read(tmp_path, bytes(text))
-    except UserError as error:
-        assert str(error).isprintable()
-    else:
-        check_sound(dataset)
-
-
 @pytest.mark.parametrize("pictures", [100, 2000])
 def test_time_does_not_explode(tmp_path: Path, pictures: int) -> None:
     boxes = np.random.default_rng(0).uniform(0, 300, (10_000, 4)).round(2).tolist()

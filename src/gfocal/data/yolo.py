@@ -72,7 +72,7 @@ def read_yolo(
         note, key_points = faults.of(labels.path), "kpt_shape" in pairs
         boxes, classes = read_lines(labels.text or "", size, numbers, note=note, key_points=key_points)
         found.append(Annotated(path, number, name, size, boxes, classes, [False] * len(boxes)))
-    if found and not split.startswith("test") and all(labels.text is None for _, labels in inspected):
+    if found and not split.startswith("test") and all(labels.missing for _, labels in inspected):
         seen = f"no picture of {split} has a label file: the first was sought at {place_text(inspected[0][1].path)}"
         faults.of(file)("malformed", f"{seen}: put them there, empty ones where no picture holds an object")
     return FolderDataset(names, records_of(found))
@@ -95,9 +95,11 @@ def _class_names(pairs: Mapping[str, yaml.Node]) -> tuple[str, ...]:
     names = [_class_name(value, label) for label, value in enumerate(_name_nodes(node))]
     if not names:
         raise UserError(f"{line_of(node)}: names is empty: name at least one class")
-    for label, name in enumerate(names):
-        if name in names[:label]:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
             raise UserError(f"{line_of(node)}: names has {value_text(name)} twice: give each class its own")
+        seen.add(name)
     if count is not None and count != len(names):
         raise UserError(f"{line_of(pairs['nc'])}: nc is {count}, but names has {len(names)}: correct one of them")
     return tuple(names)

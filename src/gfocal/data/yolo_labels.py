@@ -17,11 +17,16 @@ Box: TypeAlias = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class LabelFile:
-    """A label file as text, None where there is none. fault: why it cannot be read."""
+    """A label file as text, None where there is none or it cannot be read. fault: why it cannot."""
 
     path: Path
     text: str | None = None
     fault: str | None = None
+
+    @property
+    def missing(self) -> bool:
+        """Whether there is no such file."""
+        return self.text is None and self.fault is None
 
 
 def label_path(picture: Path) -> Path:
