@@ -58,10 +58,10 @@ demo: $(INSTALLED)
 	$(BIN)/gfocal demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term --durations=5
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term --durations=5
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow --durations=0
+	$(BIN)/python -m pytest -m slow --timeout 7200 --durations=0
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

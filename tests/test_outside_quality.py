@@ -18,8 +18,8 @@ from gfocal.data.scenes import CLASS_NAMES, Scenes
 from gfocal.errors import UserError
 from gfocal.model import Model
 from gfocal.quality import Quality
-from gfocal.quality.base import PRIOR_PROBABILITY, best_score, output_conv
-from gfocal.quality.joint import DGQP, product_losses, product_scores
+from gfocal.quality.base import PRIOR_PROBABILITY, output_conv
+from gfocal.quality.joint import DGQP, best_score, product_losses, product_scores
 from gfocal.structures import Raw, Target
 from helpers import Edges, assert_same_detections, head, loud
 

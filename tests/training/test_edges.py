@@ -7,6 +7,7 @@ import json
 import math
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -102,6 +103,19 @@ def test_boxes_without_size_are_counted_and_listed(recipe, tmp_path, caplog):
     assert [(row["kind"], row["where"]) for row in rows] == [("small", "0.png")]
     assert "1 of its boxes" in rows[0]["what"]
     assert "left out of the training: 1 small" in caplog.text
+
+
+@pytest.mark.timeout(120)
+def test_workers_start_although_opencv_has_threads_of_its_own(recipe, data, tmp_path):
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    try:
+        for _ in range(3):
+            cv2.cvtColor(np.zeros((2000, 2000, 3), np.uint8), cv2.COLOR_RGB2HSV)
+        gfocal.train(recipe, data, tmp_path / "run", workers=1, device="cpu", steps=1)
+        assert cv2.getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def test_a_broken_picture_ends_the_run_or_is_left_out_as_asked(recipe, data, tmp_path, caplog):

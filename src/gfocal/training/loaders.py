@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 
 import cv2
 from torch.utils.data import DataLoader, Subset
@@ -13,7 +14,7 @@ from gfocal.data.collate import Batch, Example, collate
 from gfocal.data.dataset import Dataset
 from gfocal.data.examples import EvaluationExamples, TrainingExamples
 from gfocal.data.mixing import mixing
-from gfocal.data.transforms import Prepare, TrainTransform
+from gfocal.data.transforms import Prepare, TrainTransform, mean_colour
 from gfocal.training.order import Order
 
 VALIDATION_BATCH = 8
@@ -43,12 +44,11 @@ def training_loader(
         color=pictures.color,
         distort=pictures.distort,
     )
-    mean = pictures.mean[::-1] if pictures.bgr else pictures.mean
     mix = mixing(
         mosaic=pictures.mosaic,
         mixup=pictures.mixup,
         mosaic_canvas=pictures.mosaic_canvas,
-        fill=(round(mean[0]), round(mean[1]), round(mean[2])),
+        fill=mean_colour(pictures.mean, bgr=pictures.bgr),
     )
     return DataLoader(
         TrainingExamples(dataset, transform, mix=mix, skip=skip),  # type: ignore[arg-type]  collate makes batches
@@ -88,9 +88,23 @@ def _collate_what_there_is(examples: Sequence[Example]) -> Batch | None:
 
 
 def prepare_worker(worker: int) -> None:
-    """Let a loader's process use one thread, and outlive SIGTERM for a while.
+    """Let a loader's process outlive SIGTERM for a while.
 
     A system that ends a run sends the signal to all its processes, and the main one still has a step to finish.
     """
-    cv2.setNumThreads(1)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE))
+
+
+@contextmanager
+def one_opencv_thread() -> Generator[None]:
+    """Let OpenCV use one thread meanwhile, here and in the processes of loaders that start meanwhile.
+
+    Those must not set the number themselves: threads that OpenCV had started here do not survive the fork, and each
+    process would wait for their end for ever.
+    """
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)

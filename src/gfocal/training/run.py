@@ -26,6 +26,7 @@ from gfocal.model import Model, build
 from gfocal.quality import Quality
 from gfocal.recipes import get_recipe
 from gfocal.training.course import make_course
+from gfocal.training.loaders import one_opencv_thread
 from gfocal.training.logs import check_loggers
 from gfocal.training.loop import follow
 from gfocal.training.settings import STARTS, Settings, batch_for, read_settings, resolve
@@ -114,7 +115,7 @@ def train(
     where = choose_device(device)
     dtype = choose_precision(precision, where)
     start = None if resume or weights in (None, *STARTS) else open_weights(weights)
-    with _quiet():
+    with _quiet(), one_opencv_thread():
         fabric = _fabric(where, settings)
         if fabric.is_global_zero and not resume and (out / "recipe.yaml").exists():
             raise UserError(f"{out}: holds a run already: name another --out, delete it, or --resume it")
