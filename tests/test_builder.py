@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Iterator
 from functools import cache
+from statistics import median
 from typing import Any, get_args
 
 import pytest
@@ -212,7 +213,8 @@ def check_contract(recipe: Recipe) -> None:
     names |= {"dfl"} if recipe.box["name"] == "general" and recipe.box.get("dfl_weight") != 0 else set()
     names |= {"quality"} if recipe.quality["name"] == "branch" else set()
     totals, moved = trained(parts, images, truths, names)
-    assert totals[-1] < totals[0]
+    # the likelihood of a narrow Gaussian is steep: single steps may leap
+    assert median(totals[-5:]) < totals[0]
     still = {name for name, _ in parts.detector.named_parameters()} - moved
     if parts.criterion.family.shared:
         # a level without positives learns no scale of boxes
@@ -343,7 +345,7 @@ def test_one_quality_from_outside_cannot_be_on_every_level(tiny_recipe: Recipe) 
 @pytest.mark.parametrize(("family", "backbone"), [("ssd", "resnet18"), ("fcos", "ssd_vgg16")])
 def test_a_backbone_of_other_strides_is_refused(tiny_recipe: Recipe, family: str, backbone: str) -> None:
     recipe = combined(tiny_recipe, {"name": family}, {"name": "none"}, {"name": "dirac"})
-    changed = recipe.backbone.model_copy(update={"name": backbone})
+    changed = recipe.backbone.model_copy(update={"name": backbone, "width": 0.25})
     with pytest.raises(UserError, match=rf"'{family}' needs features at strides \[.*{backbone}"):
         build_parts(recipe.model_copy(update={"backbone": changed}))
 
@@ -353,6 +355,7 @@ def test_a_backbone_of_other_strides_is_refused(tiny_recipe: Recipe, family: str
     [
         PicturesConfig(short=320, long=512, train_short=(512, 512)),
         PicturesConfig(short=512, long=512, train_short=(480, 512)),
+        PicturesConfig(short=512, long=512, train_short=(512, 512), jitter=(0.5, 2.0), jitter_size=(512, 480)),
     ],
 )
 def test_ssd_refuses_pictures_that_its_last_level_has_no_cell_for(

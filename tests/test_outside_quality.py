@@ -117,7 +117,8 @@ def test_it_goes_through_a_run_and_its_folder(recipe: Recipe, tmp_path: Path) ->
     assert kept == model.recipe
     loaded = gfocal.load(tmp_path / "run", quality=sharpness(), device="cpu")
     for key, value in loaded.detector.state_dict().items():
-        assert torch.equal(value, model.detector.state_dict()[key]), key
+        counts_steps = key.endswith("num_batches_tracked")  # of no effect, so that it is not saved
+        assert counts_steps or torch.equal(value, model.detector.state_dict()[key]), key
 
 
 def test_what_it_saved_loads_only_with_it(recipe: Recipe, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -131,12 +132,16 @@ def _refuse_foreign(recipe: Recipe, family: Family, backbone: nn.Module) -> None
             f"{recipe.backbone.name!r} has them at {ours}"
         )
     pictures = recipe.pictures
-    if min(pictures.short, pictures.train_short[0]) < family.least_side or not (
-        pictures.keep_aspect or pictures.long >= family.least_side
-    ):
+    sides = {"short": pictures.short, "train_short": pictures.train_short[0]}
+    if pictures.jitter_size is not None:
+        sides["jitter_size"] = min(pictures.jitter_size)
+    if not pictures.keep_aspect:
+        sides["long"] = pictures.long
+    field, side = min(sides.items(), key=itemgetter(1))
+    if side < family.least_side:
         raise UserError(
             f"family {recipe.family['name']!r} needs pictures of {family.least_side} pixels at least, but "
-            f"pictures.short is {pictures.short} and pictures.train_short {pictures.train_short}"
+            f"pictures.{field} goes down to {side}"
         )
 
 

@@ -121,6 +121,15 @@ def test_evaluate_refuses_other_classes_and_saves_results(recipe, data, tmp_path
     assert len(results) > 0
 
 
+def test_the_size_scales_the_canvas_of_a_jitter(recipe, data, tmp_path):
+    pictures = {"short": 128, "long": 160, "jitter": (0.5, 2.0), "jitter_size": (256, 320)}
+    jittered = recipe.model_copy(update={"pictures": recipe.pictures.model_copy(update=pictures)})
+    model = gfocal.train(
+        jittered, data, tmp_path / "run", size=(64, 96), steps=1, weights="none", workers=0, device="cpu"
+    )
+    assert model.recipe.pictures.jitter_size == (128, 160)
+
+
 @pytest.mark.parametrize("decay", ["step", "cosine"])
 def test_learning_rate_warms_up_and_decays(decay):
     schedule = ScheduleConfig(decay=decay, warmup=10, warmup_factor=0.01, milestones=(0.5, 0.75))
