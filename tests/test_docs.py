@@ -3,14 +3,17 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+from glob import glob
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from gfocal.cli.__main__ import main
 from helpers import save_eager_model
 
 ROOT = Path(__file__).parents[1]
@@ -52,21 +55,41 @@ def place(tmp_path_factory):
     return folder
 
 
-def run(place, command):
+OF_THE_SHELL = frozenset({"|", "||", "&&", ">", "<", "--devices"})
+"""Words that need a shell, and the option by which a command starts itself anew."""
+
+
+@pytest.mark.parametrize("code", blocks("bash"))
+def test_commands_of_the_pages_run(place, code, monkeypatch):
+    monkeypatch.chdir(place)
+    for line in code.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["gfocal"] and not OF_THE_SHELL.intersection(words):
+            run_here([name for word in words[1:] for name in sorted(glob(word)) or [word]])
+        elif words:
+            run_in_shell(line)
+
+
+def run_here(arguments):
+    """Run the command within this process, which has loaded already what takes each new one some seconds."""
+    try:
+        main(arguments)
+    except SystemExit as end:
+        assert not end.code, arguments
+
+
+def run_in_shell(line):
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "2"}
-    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    command = ["bash", "-euo", "pipefail", "-c", line]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("code", blocks("bash"))
-def test_commands_of_the_pages_run(place, code):
-    run(place, ["bash", "-euo", "pipefail", "-c", code])
-
-
 @pytest.mark.parametrize("code", blocks("python"))
-def test_python_of_the_pages_runs(place, code):
-    run(place, [sys.executable, "-W", "error", "-c", code])
+def test_python_of_the_pages_runs(place, code, monkeypatch):
+    monkeypatch.chdir(place)
+    exec(compile(code, "page", "exec"), {"__name__": "__main__"})
 
 
 def test_readme_is_short_and_names_the_test_command():

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
+from gfocal.calibration import Calibration
 from gfocal.config import Recipe
 from gfocal.errors import UserError
 from gfocal.files import whole_or_absent
@@ -22,15 +23,17 @@ from gfocal.files import whole_or_absent
 FORMAT = "gfocal-1"
 
 
-def save_weights(path: Path, detector: nn.Module, recipe: Recipe) -> None:
-    """Write the detector's weights and its recipe as safetensors; the file is whole or absent."""
+def save_weights(path: Path, detector: nn.Module, recipe: Recipe, *, calibration: Calibration | None = None) -> None:
+    """Write the detector's weights, its recipe and calibration as safetensors; the file is whole or absent."""
     state = {key: value.contiguous() for key, value in detector.state_dict().items() if _is_weight(key)}
     metadata = {"format": FORMAT, "recipe": json.dumps(recipe.model_dump(mode="json"))}
+    if calibration is not None:
+        metadata["calibration"] = json.dumps(calibration.to_dict())
     with whole_or_absent(path) as scratch:
         safetensors.torch.save_file(state, scratch, metadata)
 
 
-def read_weights(path: Path) -> tuple[Recipe, dict[str, Tensor]]:
+def read_weights(path: Path) -> tuple[Recipe, dict[str, Tensor], Calibration | None]:
     """Read a file of `save_weights`; UserError where it is missing, broken or of another kind."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -46,7 +49,21 @@ def read_weights(path: Path) -> tuple[Recipe, dict[str, Tensor]]:
         values = json.loads(metadata["recipe"])
     except (KeyError, json.JSONDecodeError) as error:
         raise UserError(f"{path}: holds no readable recipe") from error
-    return Recipe.from_values(values, where=f"{path}, recipe"), state
+    recipe = Recipe.from_values(values, where=f"{path}, recipe")
+    return recipe, state, _calibration(metadata.get("calibration"), recipe, path)
+
+
+def _calibration(text: str | None, recipe: Recipe, path: Path) -> Calibration | None:
+    """Return the calibration that a file holds, if any; UserError where it is broken or of other classes."""
+    if text is None:
+        return None
+    try:
+        calibration = Calibration.from_dict(json.loads(text))
+    except ValueError as error:
+        raise UserError(f"{path}: holds no readable calibration ({error}): calibrate the model again") from error
+    if calibration.class_names != recipe.class_names:
+        raise UserError(f"{path}: its calibration is of other classes than its recipe: calibrate the model again")
+    return calibration
 
 
 def load_state(detector: nn.Module, state: Mapping[str, Tensor], *, where: str) -> None:

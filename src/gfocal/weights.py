@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gfocal.calibration import Calibration
 from gfocal.checkpoint import read_weights
 from gfocal.config import Recipe
 from gfocal.download import fetch
@@ -19,11 +20,15 @@ from gfocal.recipes import RECIPES, get_recipe
 
 @dataclass(frozen=True)
 class Weights:
-    """The content of a file of weights: the recipe of the model they belong to, and each under its key."""
+    """The content of a file of weights: the recipe of the model they belong to, and each under its key.
+
+    calibration: of that model, where it has been calibrated.
+    """
 
     path: Path
     recipe: Recipe
     state: Mapping[str, Tensor]
+    calibration: Calibration | None = None
 
 
 def open_weights(source: str | Path, *, recipe: str | Path | Recipe | None = None) -> Weights:
@@ -35,8 +40,8 @@ def open_weights(source: str | Path, *, recipe: str | Path | Recipe | None = Non
     """
     path = _file_of(source)
     if path.suffix == ".safetensors":
-        stored, state = read_weights(path)
-        return Weights(path, stored if recipe is None else get_recipe(recipe), state)
+        stored, state, calibration = read_weights(path)
+        return Weights(path, stored if recipe is None else get_recipe(recipe), state, calibration)
     official = read_official(path)
     if recipe is None and str(source) in RECIPES:
         recipe = str(source)
