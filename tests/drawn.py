@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from gfocal.data.resizing import to_boxes, to_image
+from gfocal.data.placing import to_boxes, to_image
 
 Box = tuple[int, int, int, int]
 

@@ -15,9 +15,10 @@ from drawn import inputs, noise, random_boxes
 from gfocal.config import PicturesConfig, Recipe
 from gfocal.data.examples import TrainingExamples
 from gfocal.data.mixing import Mixing, MixUp, Mosaic, mixing
-from gfocal.data.resizing import ResizeShortLong, ScaleJitter
+from gfocal.data.placing import ResizeShortLong, ScaleJitter
+from gfocal.data.preparing import normalize
 from gfocal.data.scenes import Scenes
-from gfocal.data.transforms import TrainTransform, mean_colour, normalize
+from gfocal.data.transforms import TrainTransform, mean_colour
 from gfocal.errors import UserError
 from gfocal.recipes import get_recipe
 from gfocal.training.loaders import training_loader

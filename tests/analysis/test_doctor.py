@@ -20,7 +20,7 @@ from gfocal.analysis.doctor.columns import columns_of
 from gfocal.analysis.doctor.findings import KINDS
 from gfocal.analysis.doctor.page import AREA_LABELS, ASPECT_LABELS, COUNT_LABELS
 from gfocal.analysis.doctor.statistics import AREAS, ASPECTS, COUNTS
-from gfocal.data.examples import learnable
+from gfocal.data.collate import learnable
 from gfocal.data.opening import open_dataset
 from gfocal.data.scenes import Scenes
 from gfocal.errors import UserError

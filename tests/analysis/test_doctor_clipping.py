@@ -15,10 +15,9 @@ from gfocal.assign.base import Assigner
 from gfocal.assign.fcos import FCOS
 from gfocal.assign.fovea import Fovea
 from gfocal.config import Recipe
-from gfocal.data.collate import pad_size
+from gfocal.data.collate import learnable, pad_size
 from gfocal.data.dataset import FolderDataset, Record
-from gfocal.data.examples import learnable
-from gfocal.data.transforms import resized_size
+from gfocal.data.resizing import resized_size
 from gfocal.errors import UserError
 from gfocal.families import FAMILIES
 from gfocal.priors import Anchors, square_sides

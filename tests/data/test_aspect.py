@@ -6,7 +6,10 @@ import numpy as np
 import torch
 from torchvision import tv_tensors
 
-from gfocal.data.transforms import Prepare, ResizeShortLong, TrainTransform, normalize, resize
+from gfocal.data.placing import ResizeShortLong
+from gfocal.data.preparing import Prepare, normalize
+from gfocal.data.resizing import resize
+from gfocal.data.transforms import TrainTransform
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 

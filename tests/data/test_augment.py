@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 
 from drawn import blocks, check_on_block, inputs, noise, random_boxes
 from gfocal.data.augment import LARGEST_CANVAS, Distort, Expand, IoUCrop
-from gfocal.data.resizing import Placing, ScaleJitter
+from gfocal.data.placing import Placing, ScaleJitter
 from gfocal.errors import UserError
 
 STEPS: dict[str, Callable[[], v2.Transform]] = {

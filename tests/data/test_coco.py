@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gfocal.data.coco import read_coco
+from gfocal.data.collate import learnable
 from gfocal.data.dataset import FolderDataset
-from gfocal.data.examples import learnable
 from gfocal.data.faults import Faults
 from gfocal.errors import UserError
 

@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader
 from gfocal.data.collate import Batch, Example, collate, pad_size
 from gfocal.data.dataset import FolderDataset, Record
 from gfocal.data.examples import Draw, EvaluationExamples, TrainingExamples
-from gfocal.data.transforms import Prepare, TrainTransform
+from gfocal.data.preparing import Prepare
+from gfocal.data.transforms import TrainTransform
 from gfocal.structures import Truth
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)

@@ -16,17 +16,11 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from gfocal.data.collate import Example
-from gfocal.data.transforms import (
-    Prepare,
-    ResizeShortLong,
-    ScaleJitter,
-    TrainTransform,
-    normalize,
-    pad_size,
-    resize,
-    resized_size,
-)
+from gfocal.data.collate import Example, pad_size
+from gfocal.data.placing import ResizeShortLong, ScaleJitter
+from gfocal.data.preparing import Prepare, normalize
+from gfocal.data.resizing import resize, resized_size
+from gfocal.data.transforms import TrainTransform
 from gfocal.errors import UserError
 
 PARITY = Path(__file__).parents[2].parent / "shared" / "parity"

@@ -11,8 +11,8 @@ import torch
 from PIL import ExifTags, Image
 
 from gfocal.data.coco import read_coco
+from gfocal.data.collate import learnable
 from gfocal.data.dataset import FolderDataset
-from gfocal.data.examples import learnable
 from gfocal.data.faults import Faults
 from gfocal.data.voc import read_voc, voc_splits
 from gfocal.errors import UserError

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfocal.data.transforms import Prepare, normalize, resize, resized_size
+from gfocal.data.preparing import Prepare, normalize
+from gfocal.data.resizing import resize, resized_size
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 SIDES = st.integers(1, 300)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gfocal.config import BackboneConfig
 from gfocal.data.dataset import Dataset
-from gfocal.data.transforms import normalize
+from gfocal.data.preparing import normalize
 from gfocal.files import whole_or_absent
 from gfocal.nn.backbone import create_backbone, feature_channels
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from torchvision import tv_tensors  # pyright: ignore[reportMissingTypeStubs]
 from torchvision.transforms import v2  # pyright: ignore[reportMissingTypeStubs]
 
-from gfocal.data.resizing import Placing, check_share, size_of, to_image, to_pixels
+from gfocal.data.placing import Placing, size_of, to_image, to_pixels
+from gfocal.data.resizing import check_share
 from gfocal.errors import UserError
 
 LARGEST_CANVAS = 4096

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gfocal.data.faults import Fault
+from gfocal.structures import Truth
 
 SMALLEST_SIDE = 1 - 1e-3
 """Pixels under which a box is not learnt: one, less what float32 coordinates of a large picture round away."""
@@ -45,6 +46,15 @@ class Example:
     name: str = ""
     scale: tuple[float, float] = (1.0, 1.0)
     faults: tuple[Fault, ...] = ()
+
+
+def learnable(truth: Truth) -> tuple[Float[Tensor, "g 4"], Int[Tensor, " g"]]:
+    """Return the boxes, clipped to the picture, and labels that a detector learns: no crowd, none under 1 pixel."""
+    height, width = truth.size
+    limit = torch.tensor([width, height, width, height], dtype=torch.float32)
+    boxes = truth.boxes.clamp(min=0).minimum(limit)
+    kept = ~truth.crowd & (boxes[:, 2:] - boxes[:, :2] >= SMALLEST_SIDE).all(1)
+    return boxes[kept], truth.labels[kept]
 
 
 @final

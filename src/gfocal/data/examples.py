@@ -9,17 +9,15 @@ from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import data
 
-from gfocal.data.collate import SMALLEST_SIDE, Example, Prepared
+from gfocal.data.collate import Example, Prepared, learnable
 from gfocal.data.dataset import Dataset
 from gfocal.data.faults import Fault
 from gfocal.data.mixing import Mix, Sample
 from gfocal.errors import UserError
-from gfocal.structures import Truth
 
 
 @dataclass(frozen=True)
@@ -32,15 +30,6 @@ class Draw:
     index: int
     seed: int
     mixed: bool = True
-
-
-def learnable(truth: Truth) -> tuple[Float[Tensor, "g 4"], Int[Tensor, " g"]]:
-    """Return the boxes, clipped to the picture, and labels that a detector learns: no crowd, none under 1 pixel."""
-    height, width = truth.size
-    limit = torch.tensor([width, height, width, height], dtype=torch.float32)
-    boxes = truth.boxes.clamp(min=0).minimum(limit)
-    kept = ~truth.crowd & (boxes[:, 2:] - boxes[:, :2] >= SMALLEST_SIDE).all(1)
-    return boxes[kept], truth.labels[kept]
 
 
 @final

@@ -1,4 +1,4 @@
-"""From a picture to the network's input: resizing, normalising, and the steps of augmentation in training."""
+"""From a picture to the network's input in training: the steps of the augmentation, then as in the test."""
 
 from __future__ import annotations
 
@@ -6,92 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import cv2
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms import v2  # pyright: ignore[reportMissingTypeStubs]
 
 from gfocal.data.augment import Distort, Expand, IoUCrop
-from gfocal.data.collate import SMALLEST_SIDE, Example, Prepared, pad_size
-from gfocal.data.resizing import (
-    ResizeShortLong,
-    ScaleJitter,
-    check_factors,
-    check_share,
-    check_sides,
-    resize,
-    resized_size,
-    to_boxes,
-    to_image,
-    to_pixels,
-)
+from gfocal.data.collate import SMALLEST_SIDE, Example
+from gfocal.data.placing import ResizeShortLong, ScaleJitter, to_boxes, to_image, to_pixels
+from gfocal.data.preparing import normalize
+from gfocal.data.resizing import check_factors, check_share, check_sides
 from gfocal.errors import UserError
-
-__all__ = [
-    "Prepare",
-    "Prepared",
-    "ResizeShortLong",
-    "ScaleJitter",
-    "TrainTransform",
-    "mean_colour",
-    "normalize",
-    "pad_size",
-    "resize",
-    "resized_size",
-]
-
-
-def normalize(
-    picture: NDArray[np.uint8], *, mean: Sequence[float], std: Sequence[float], bgr: bool = False
-) -> Float[Tensor, "3 h w"]:
-    """Return (x - mean) / std of a uint8 RGB picture (h, w, 3) as float32 (3, h, w), channels reversed for `bgr`.
-
-    `mean` and `std` are in the order of the result's channels, in units of 0..255.
-    """
-    # A table of the 256 values of each channel: exact to the last bit of float32, and faster than arithmetic.
-    levels = (np.arange(256)[None] - np.array(mean)[:, None]) / np.array(std)[:, None]
-    tables = levels.astype(np.float32)
-    picture = np.ascontiguousarray(picture)
-    out = np.empty((3, *picture.shape[:2]), dtype=np.float32)
-    for channel in range(3):
-        plane = cv2.extractChannel(picture, 2 - channel if bgr else channel)
-        cv2.LUT(plane, tables[channel], out[channel])
-    return torch.as_tensor(out)
-
-
-@dataclass(frozen=True)
-class Prepare:
-    """The test transform: resize and normalise one picture.
-
-    short, long: limits of its sides in pixels. mean, std: three numbers in 0..255, in the order of the network's
-    channels, which is blue first where `bgr`. upscale: whether small pictures are enlarged. keep_aspect: False
-    stretches every picture to `short` rows and `long` columns. zoom: factor on the size that all this leads to.
-    """
-
-    short: int
-    long: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    bgr: bool = False
-    upscale: bool = True
-    keep_aspect: bool = True
-    zoom: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_sides((self.short, self.short), self.long)
-
-    def __call__(self, picture: NDArray[np.uint8]) -> Prepared:
-        """Return a uint8 RGB picture (h, w, 3) ready for the network."""
-        height, width = picture.shape[:2]
-        rows, columns = resized_size(
-            (height, width), short=self.short, long=self.long, upscale=self.upscale, keep_aspect=self.keep_aspect
-        )
-        size = max(int(rows * self.zoom + 0.5), 1), max(int(columns * self.zoom + 0.5), 1)
-        image = normalize(resize(picture, size), mean=self.mean, std=self.std, bgr=self.bgr)
-        return Prepared(image, size, (size[1] / width, size[0] / height))
 
 
 @dataclass(frozen=True)

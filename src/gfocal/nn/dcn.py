@@ -7,7 +7,6 @@ from typing import Any, TypeAlias, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
 
 from gfocal.ops.precision import at_least_float32
 
@@ -57,6 +56,8 @@ class ModulatedDeformConv2d(nn.Module):
 
 def _in_float32(x: Tensor, offset: Tensor, *rest: Any) -> Tensor:
     """Convolve in float32, the precision in which offsets keep their fractions, and which the CPU kernel insists on."""
+    from torchvision.ops import deform_conv2d  # it takes seconds to load, which few models need
+
     rest = tuple(at_least_float32(value) if isinstance(value, Tensor) else value for value in rest)
     return deform_conv2d(at_least_float32(x), at_least_float32(offset), *rest).to(x.dtype)
 

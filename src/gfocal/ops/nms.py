@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
-import torchvision.ops
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from gfocal.ops.boxes import box_iou_pairwise
 
 SOFT_SIGMA = 0.5
 """Width of the Gaussian decay (Bodla et al. 2017, Sec. 4)."""
@@ -57,6 +58,8 @@ def nms_class_agnostic(
     limit: int | None = None,
 ) -> tuple[Int[Tensor, " k"], Float[Tensor, " k"]]:
     """Remove what overlaps a better box of any class by more than the threshold (see `Suppression`)."""
+    from torchvision.ops import nms as torchvision_nms  # it takes seconds to load, and this module is everywhere
+
     count = len(boxes)
     order = scores.argsort(descending=True, stable=True)
     ranked, ranked_scores = boxes[order].double(), scores[order].double()
@@ -64,7 +67,7 @@ def nms_class_agnostic(
     # fraction of the quadratic cost
     size = count if limit is None else min(4 * limit, count)
     while True:
-        kept = torchvision.ops.nms(ranked[:size], ranked_scores[:size], iou_threshold)
+        kept = torchvision_nms(ranked[:size], ranked_scores[:size], iou_threshold)
         if size == count or (limit is not None and len(kept) >= limit):
             kept = order[kept[:limit]]
             return kept, scores[kept]
@@ -123,8 +126,7 @@ def _soft_nms(
             break
         kept.append(best)
         found.append(score)
-        # boxes without area overlap by 0 / 0, which counts as none, as it does in torchvision's suppression
-        left = left * decay(torchvision.ops.box_iou(boxes[best][None], boxes)[0].nan_to_num(nan=0.0))
+        left = left * decay(box_iou_pairwise(boxes[best].expand_as(boxes), boxes))
         left[best] = -1.0
     if not kept:
         return torch.empty(0, dtype=torch.long, device=boxes.device), scores[:0]

@@ -14,7 +14,8 @@ from gfocal.data.collate import Batch, Example, collate
 from gfocal.data.dataset import Dataset
 from gfocal.data.examples import EvaluationExamples, TrainingExamples
 from gfocal.data.mixing import mixing
-from gfocal.data.transforms import Prepare, TrainTransform, mean_colour
+from gfocal.data.preparing import Prepare
+from gfocal.data.transforms import TrainTransform, mean_colour
 from gfocal.training.order import Order
 
 VALIDATION_BATCH = 8

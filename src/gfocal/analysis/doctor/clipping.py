@@ -21,10 +21,9 @@ from gfocal.assign.fovea import Fovea
 from gfocal.boxrep import General
 from gfocal.coding import Coding
 from gfocal.config import PicturesConfig, Recipe, is_outside
-from gfocal.data.collate import pad_size
+from gfocal.data.collate import learnable, pad_size
 from gfocal.data.dataset import Dataset
-from gfocal.data.examples import learnable
-from gfocal.data.transforms import resized_size
+from gfocal.data.resizing import resized_size
 from gfocal.errors import UserError
 from gfocal.families import FAMILIES, Family
 from gfocal.priors import Anchors

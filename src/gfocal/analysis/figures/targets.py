@@ -10,9 +10,8 @@ from torch import Tensor
 from gfocal.analysis.figures.base import Drawing, Material
 from gfocal.analysis.figures.plotting import BLUE, DARK, VERMILION, sheet_of
 from gfocal.analysis.runs import recipe_at_scale
-from gfocal.data.collate import pad_size
-from gfocal.data.examples import learnable
-from gfocal.data.transforms import resized_size
+from gfocal.data.collate import learnable, pad_size
+from gfocal.data.resizing import resized_size
 from gfocal.families import FAMILIES
 from gfocal.ops.boxes import boxes_to_ltrb
 from gfocal.recipes.v1 import gfl_r50_fpn_1x
