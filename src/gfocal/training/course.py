@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,8 @@ def make_course(
     )
     skip, workers = settings.on_bad_data == "skip", settings.workers
     board = tensorboard(out) if writes else None
-    logs = [board, *make_loggers(settings.loggers, out)] if board is not None else []
+    told = model.recipe.model_dump(mode="json") | {"run": asdict(settings)}
+    logs = [board, *make_loggers(settings.loggers, out, told)] if board is not None else []
     score = display = None
     if val_data is not None and schedule.validations:
         loader = validation_loader(

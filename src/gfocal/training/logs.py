@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,9 +18,12 @@ def tensorboard(out: Path) -> TensorBoardLogger:
     return TensorBoardLogger(out, name="", version="tensorboard")
 
 
-def make_loggers(names: Sequence[str], out: Path) -> list[Logger]:
-    """Return the loggers that are named, which `check_loggers` has let pass."""
-    return [LOGGERS[name](out) for name in names]
+def make_loggers(names: Sequence[str], out: Path, settings: Mapping[str, object]) -> list[Logger]:
+    """Return the loggers that are named, which `check_loggers` has let pass; they are told how the run is done."""
+    loggers = [LOGGERS[name](out) for name in names]
+    for logger in loggers:
+        logger.log_hyperparams(dict(settings))
+    return loggers
 
 
 def check_loggers(names: Sequence[str]) -> None:
@@ -40,7 +44,11 @@ def _wandb(out: Path) -> Logger:
 def _mlflow(out: Path) -> Logger:
     from lightning.pytorch.loggers import MLFlowLogger
 
-    return MLFlowLogger(experiment_name="gfocal", run_name=out.name, save_dir=str(out / "mlruns"))
+    # plain folders, Lightning's default, are refused by MLflow 3
+    database = f"sqlite:///{(out / 'mlflow.db').resolve()}"
+    return MLFlowLogger(
+        experiment_name="gfocal", run_name=out.name, tracking_uri=os.environ.get("MLFLOW_TRACKING_URI", database)
+    )
 
 
 LOGGERS: Mapping[str, Callable[[Path], Logger]] = {"wandb": _wandb, "mlflow": _mlflow}
