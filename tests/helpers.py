@@ -212,5 +212,8 @@ class Edges(BoxRepresentation):
     def probabilities(self, code: Float[Tensor, "*n 4 w"]) -> Float[Tensor, "*n 4 bins"]:
         raise NotImplementedError
 
+    def distribution(self, code: Float[Tensor, "*n 4 w"]) -> None:
+        return None
+
     def losses(self, code: Float[Tensor, "p 4 w"], targets: Float[Tensor, "p 4"]) -> dict[str, Float[Tensor, " p"]]:
         return {}

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gfocal.boxrep import BOXES, Dirac, Gaussian, General
+from gfocal.edges import EdgeDistributions
 
 
 def test_the_papers_choice_is_17_bins_one_stride_apart() -> None:
@@ -151,6 +152,36 @@ def test_the_gaussian_loss_is_least_at_the_target_and_its_squared_error() -> Non
     best = error**2  # over the variance it is at the square of the error
     assert all(loss(target + error, best) < loss(target + error, best * factor) for factor in (0.5, 0.99, 1.01, 2))
     assert loss(target + error, best) == pytest.approx(0.5 + math.log(best) / 2)
+
+
+def test_the_spread_of_a_gaussian_is_its_own() -> None:
+    code = torch.randn(50, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) * 2
+    box = Gaussian()
+    spread = box.distribution(code)
+    assert spread is not None
+    mass, values = spread
+    torch.testing.assert_close(mass.sum(-1), torch.ones(50, 4, dtype=torch.float64))
+    mean = (mass * values).sum(-1)
+    torch.testing.assert_close(mean, box.values(code))
+    std = (mass * (values - mean[..., None]).square()).sum(-1).sqrt()
+    torch.testing.assert_close(std / box.variances(code).sqrt(), torch.ones(50, 4).double(), rtol=0, atol=3e-3)
+    edges = EdgeDistributions(mass, values)
+    normal = torch.distributions.Normal(box.values(code), box.variances(code).sqrt())
+    for q in (0.01, 0.05, 0.5, 0.9):
+        share = normal.cdf(edges.quantile(q))
+        torch.testing.assert_close(share, torch.full_like(share, q), rtol=0, atol=2e-3)
+    # within three deviations the density is off by what a cell averages over
+    x = normal.sample().clamp(edges.quantile(0.002), edges.quantile(0.998))
+    torch.testing.assert_close(edges.log_prob(x), normal.log_prob(x), rtol=0, atol=0.4)
+
+
+def test_a_dirac_has_no_spread_and_a_general_its_bins() -> None:
+    assert Dirac().distribution(torch.zeros(2, 4, 1)) is None
+    code = torch.randn(2, 4, 5)
+    spread = General(n=4, delta=0.5).distribution(code)
+    assert spread is not None
+    torch.testing.assert_close(spread[0], code.softmax(-1))
+    assert spread[1][1, 2].tolist() == [0.0, 0.5, 1.0, 1.5, 2.0]
 
 
 def test_gradients_of_the_gaussian_agree_with_finite_differences() -> None:

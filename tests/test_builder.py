@@ -16,7 +16,7 @@ from jaxtyping import config as shape_checks
 from torch import Tensor, nn
 
 from gfocal import builder
-from gfocal.boxrep import BOXES, General
+from gfocal.boxrep import BOXES, Dirac, General
 from gfocal.builder import Parts, build_parts
 from gfocal.config import BackboneConfig, HeadConfig, PicturesConfig, Recipe
 from gfocal.errors import UserError
@@ -200,8 +200,9 @@ def check_detections(parts: Parts, images: Tensor, sizes: list[tuple[int, int]],
         assert (found.boxes[:, 2:] >= found.boxes[:, :2]).all()
         assert (found.scores.diff() <= 0).all()
         assert (found.quality is not None) == (quality["name"] in ("branch", "dgqp", "conv"))
-        assert (found.edges is not None) == isinstance(parts.criterion.box, General)
-        if found.edges is not None:
+        spreads = parts.criterion.family.coding.spreads and not isinstance(parts.criterion.box, Dirac)
+        assert (found.edges is not None) == spreads
+        if found.edges is not None and isinstance(parts.criterion.box, General):
             assert found.edges.probabilities.shape[-1] == parts.criterion.box.width
             torch.testing.assert_close(found.edges.mean.clamp(min=0).minimum(limit), found.boxes, rtol=1e-4, atol=1e-3)
 

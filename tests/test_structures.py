@@ -1,211 +1,24 @@
 from __future__ import annotations
 
-import itertools
-import math
-from dataclasses import FrozenInstanceError
+import json
+import sys
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
+from gfocal.errors import UserError
 from gfocal.structures import Detections, EdgeDistributions, Grid, GroundTruth, Priors
 
-seeds = st.integers(0, 10_000)
-share = st.floats(0, 1)
 
-
-def positions_of(count: int, bins: int, *, step: float = 8.0) -> Tensor:
-    """Return bin coordinates as a detector lays them: left and top descend, right and bottom ascend."""
-    point = torch.arange(count)[:, None, None] * 16.0 + 200
-    direction = torch.tensor([-1.0, -1.0, 1.0, 1.0])[None, :, None]
-    return point + direction * torch.arange(bins) * step
-
-
-def random_edges(seed: int, count: int = 3, bins: int = 9, dtype: torch.dtype = torch.float32) -> EdgeDistributions:
+def random_edges(seed: int, count: int = 3, bins: int = 9) -> EdgeDistributions:
     generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(count, 4, bins, generator=generator, dtype=dtype)
-    return EdgeDistributions(logits.softmax(-1), positions_of(count, bins).to(dtype))
-
-
-def one_hot_edges(hot: int, bins: int = 9) -> EdgeDistributions:
-    return EdgeDistributions(torch.eye(bins)[hot].expand(1, 4, bins), positions_of(1, bins))
-
-
-def mass_below(edges: EdgeDistributions, coordinate: Tensor) -> Tensor:
-    """Return the mass below a coordinate (n, 4) where each bin's mass fills its cell evenly."""
-    step = (edges.positions[..., 1:2] - edges.positions[..., :1]).abs()
-    filled = ((coordinate[..., None] - (edges.positions - step / 2)) / step).clamp(0, 1)
-    return (edges.probabilities * filled).sum(-1)
-
-
-# ---------------------------------------------------------------- edge distributions
-
-
-def test_statistics_of_a_known_distribution() -> None:
-    probabilities = torch.tensor([[[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.25, 0.5, 0.25], [1 / 3, 1 / 3, 1 / 3]]])
-    positions = torch.tensor([[[10.0, 6.0, 2.0], [20.0, 16.0, 12.0], [30.0, 34.0, 38.0], [40.0, 44.0, 48.0]]])
-    edges = EdgeDistributions(probabilities, positions)
-    torch.testing.assert_close(edges.mean, torch.tensor([[8.0, 16.0, 34.0, 44.0]]))
-    torch.testing.assert_close(edges.std, torch.tensor([[2.0, 0.0, math.sqrt(8), math.sqrt(32 / 3)]]))
-    expected = torch.tensor([[math.log(2), 0.0, 1.5 * math.log(2), math.log(3)]])
-    torch.testing.assert_close(edges.entropy, expected)
-    # half of the left edge's mass fills 4..8, half 8..12
-    torch.testing.assert_close(edges.quantile(0.5), torch.tensor([[8.0, 16.0, 34.0, 44.0]]))
-    torch.testing.assert_close(edges.quantile(0.25), torch.tensor([[6.0, 15.0, 32.0, 41.0]]))
-    torch.testing.assert_close(edges.quantile(0.75), torch.tensor([[10.0, 17.0, 36.0, 47.0]]))
-
-
-@given(seed=seeds, q=share)
-def test_the_share_q_lies_below_the_quantile_q_on_every_edge(seed: int, q: float) -> None:
-    edges = random_edges(seed)
-    expected = torch.full((3, 4), q)
-    torch.testing.assert_close(mass_below(edges, edges.quantile(q)), expected, atol=1e-4, rtol=0)
-
-
-@given(seed=seeds, first=share, second=share)
-def test_quantiles_grow_with_q(seed: int, first: float, second: float) -> None:
-    edges = random_edges(seed)
-    low, high = sorted((first, second))
-    assert (edges.quantile(low) <= edges.quantile(high)).all()
-
-
-@given(seed=seeds, mass=share)
-def test_an_interval_holds_its_mass_evenly_about_the_median(seed: int, mass: float) -> None:
-    edges = random_edges(seed)
-    low, high = edges.interval(mass)
-    assert (low <= edges.quantile(0.5) + 1e-3).all()
-    assert (edges.quantile(0.5) <= high + 1e-3).all()
-    held = mass_below(edges, high) - mass_below(edges, low)
-    torch.testing.assert_close(held, torch.full((3, 4), mass), atol=1e-4, rtol=0)
-
-
-@given(seed=seeds)
-def test_wider_intervals_contain_narrower_ones(seed: int) -> None:
-    edges = random_edges(seed)
-    intervals = [edges.interval(mass) for mass in (0.0, 0.2, 0.5, 0.9, 1.0)]
-    for (inner_low, inner_high), (low, high) in itertools.pairwise(intervals):
-        assert (low <= inner_low).all()
-        assert (inner_high <= high).all()
-
-
-@given(seed=seeds, bins=st.sampled_from([2, 3, 8, 17]))
-def test_the_median_of_a_symmetric_distribution_is_its_mean(seed: int, bins: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(2, 4, bins, generator=generator, dtype=torch.float64)
-    edges = EdgeDistributions((logits + logits.flip(-1)).softmax(-1), positions_of(2, bins).double())
-    torch.testing.assert_close(edges.quantile(0.5), edges.mean, atol=1e-2, rtol=0)
-
-
-@given(seed=seeds)
-def test_shares_0_and_1_are_the_outer_ends_of_the_outer_cells(seed: int) -> None:
-    edges = random_edges(seed, dtype=torch.float64)
-    torch.testing.assert_close(edges.quantile(0.0), edges.positions.amin(-1) - 4, atol=1e-2, rtol=0)
-    torch.testing.assert_close(edges.quantile(1.0), edges.positions.amax(-1) + 4, atol=1e-2, rtol=0)
-
-
-@given(seed=seeds, q=st.floats(0.01, 0.99))
-def test_a_mirrored_picture_has_mirrored_quantiles(seed: int, q: float) -> None:
-    edges = random_edges(seed)
-    mirrored = EdgeDistributions(edges.probabilities, -edges.positions)
-    torch.testing.assert_close(mirrored.quantile(q), -edges.quantile(1 - q), atol=1e-2, rtol=0)
-    torch.testing.assert_close(mirrored.mean, -edges.mean)
-    torch.testing.assert_close(mirrored.std, edges.std)
-
-
-@given(seed=seeds)
-def test_statistics_stay_in_their_ranges(seed: int) -> None:
-    edges = random_edges(seed)
-    assert (edges.mean >= edges.positions.amin(-1) - 1e-3).all()
-    assert (edges.mean <= edges.positions.amax(-1) + 1e-3).all()
-    assert (edges.std >= 0).all()
-    assert (edges.std <= 32 + 1e-3).all()  # half of the range of 8 steps of 8 pixels
-    assert (edges.entropy >= 0).all()
-    assert (edges.entropy <= math.log(9) + 1e-5).all()
-
-
-@pytest.mark.parametrize("hot", range(9))
-def test_all_mass_on_one_bin(hot: int) -> None:
-    edges = one_hot_edges(hot)
-    where = edges.positions[..., hot]
-    torch.testing.assert_close(edges.mean, where)
-    assert (edges.std == 0).all()
-    assert (edges.entropy == 0).all()
-    for q in (0.01, 0.3, 0.5, 0.99):
-        torch.testing.assert_close(edges.quantile(q), where + (q - 0.5) * 8)
-
-
-@pytest.mark.parametrize("hot", [4, 8])
-def test_the_ends_of_all_mass_on_one_bin_are_the_ends_of_its_cell(hot: int) -> None:
-    edges = one_hot_edges(hot)
-    where = edges.positions[..., hot]
-    torch.testing.assert_close(edges.quantile(0.0), where - 4)
-    torch.testing.assert_close(edges.quantile(1.0), where + 4)
-
-
-def test_bins_that_rounding_left_without_mass_do_not_draw_the_end_to_them() -> None:
-    # in float32 these add up to less than 1
-    probabilities = torch.tensor([0.1] * 7 + [0.29999992, 0.0, 0.0, 0.0]).expand(1, 4, 11)
-    edges = EdgeDistributions(probabilities, positions_of(1, 11))
-    torch.testing.assert_close(edges.quantile(1.0)[:, 2:], edges.positions[:, 2:, 7] + 4)
-
-
-def test_shares_outside_0_to_1_are_refused() -> None:
-    edges = random_edges(0)
-    for wrong in (-0.01, 1.01, math.nan):
-        with pytest.raises(ValueError, match="q must"):
-            edges.quantile(wrong)
-        with pytest.raises(ValueError, match="mass must"):
-            edges.interval(wrong)
-
-
-@pytest.mark.usefixtures("unchecked_shapes")
-@pytest.mark.parametrize(
-    ("probabilities", "positions"),
-    [
-        (torch.zeros(2, 4, 5), torch.zeros(2, 4, 6)),
-        (torch.zeros(2, 4, 5), torch.zeros(3, 4, 5)),
-        (torch.zeros(2, 3, 5), torch.zeros(2, 3, 5)),
-        (torch.zeros(2, 4), torch.zeros(2, 4)),
-        (torch.zeros(2, 4, 5, 1), torch.zeros(2, 4, 5, 1)),
-    ],
-)
-def test_misshapen_distributions_are_refused(probabilities: Tensor, positions: Tensor) -> None:
-    with pytest.raises(ValueError, match="must both be"):
-        EdgeDistributions(probabilities, positions)
-
-
-def test_no_box_has_no_distribution() -> None:
-    edges = EdgeDistributions(torch.zeros(0, 4, 17), torch.zeros(0, 4, 17))
-    assert len(edges) == 0
-    for statistic in (edges.mean, edges.std, edges.entropy, edges.quantile(0.5), *edges.interval(0.9)):
-        assert statistic.shape == (0, 4)
-
-
-def test_distributions_are_indexed_box_by_box() -> None:
-    edges = random_edges(1, count=5)
-    for index in (2, -1, slice(1, 4), torch.tensor([3, 0]), torch.tensor([True, False, True, False, False])):
-        rows = torch.arange(5)[index].reshape(-1)
-        chosen = edges[index]
-        assert len(chosen) == len(rows)
-        assert torch.equal(chosen.probabilities, edges.probabilities[rows])
-        assert torch.equal(chosen.positions, edges.positions[rows])
-
-
-def test_distributions_can_be_iterated() -> None:
-    edges = random_edges(1, count=3)
-    # bounded, because a sequence that never raises IndexError never ends
-    rows = list(itertools.islice(edges, 4))
-    assert len(rows) == 3
-    assert all(torch.equal(row.probabilities[0], edges.probabilities[i]) for i, row in enumerate(rows))
-
-
-def test_a_box_that_is_not_there_has_no_distribution() -> None:
-    edges = random_edges(1, count=3)
-    for index in (3, -4):
-        with pytest.raises(IndexError):
-            edges[index]
+    positions = torch.rand(count, 4, 1, generator=generator) * 100 + torch.arange(bins) * 8.0
+    return EdgeDistributions(torch.randn(count, 4, bins, generator=generator).softmax(-1), positions)
 
 
 # ---------------------------------------------------------------- detections
@@ -219,6 +32,7 @@ def some_detections(count: int = 4) -> Detections:
         class_names=("circle", "square", "star"),
         quality=torch.linspace(0.2, 0.8, count),
         edges=random_edges(2, count=count),
+        levels=torch.arange(count) % 5,
     )
 
 
@@ -233,6 +47,9 @@ def assert_rows(chosen: Detections, found: Detections, rows: Tensor) -> None:
     assert torch.equal(chosen.labels, found.labels[rows])
     assert torch.equal(chosen.quality, found.quality[rows])
     assert torch.equal(chosen.edges.probabilities, found.edges.probabilities[rows])
+    assert found.levels is not None
+    assert chosen.levels is not None
+    assert torch.equal(chosen.levels, found.levels[rows])
     assert chosen.names == [found.names[row] for row in rows.tolist()]
     assert chosen.class_names == found.class_names
 
@@ -288,12 +105,13 @@ def test_nothing_found_is_a_value_like_any_other() -> None:
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
-@pytest.mark.parametrize("field", ["scores", "labels", "quality"])
+@pytest.mark.parametrize("field", ["scores", "labels", "quality", "levels"])
 def test_fields_of_another_length_are_refused_by_name(field: str) -> None:
     values: dict[str, Tensor] = {
         "scores": torch.zeros(2),
         "labels": torch.zeros(2, dtype=torch.long),
         "quality": torch.zeros(2),
+        "levels": torch.zeros(2, dtype=torch.long),
     }
     values[field] = values[field][:1]
     with pytest.raises(ValueError, match=f"{field} has 1 rows"):
@@ -316,6 +134,120 @@ def test_boxes_must_have_four_values() -> None:
 def test_labels_without_a_class_name_are_refused(label: int) -> None:
     with pytest.raises(ValueError, match="labels"):
         Detections(torch.zeros(1, 4), torch.zeros(1), torch.tensor([label]), ("a",))
+
+
+# ---------------------------------------------------------------- what others read
+
+
+def bare(found: Detections) -> Detections:
+    return replace(found, quality=None, edges=None, levels=None)
+
+
+def test_a_dictionary_tells_every_box_in_plain_values() -> None:
+    found = some_detections()
+    rows = json.loads(json.dumps(found.to_dict()))["boxes"]
+    assert len(rows) == 4
+    assert found.edges is not None
+    low, high = found.edges.interval(0.9)
+    for i, row in enumerate(rows):
+        assert row["label"] == found.names[i]
+        assert row["class"] == int(found.labels[i])
+        assert row["level"] == i
+        assert row["score"] == pytest.approx(found.scores[i].item(), abs=1e-4)
+        assert row["quality"] == pytest.approx(found.quality[i].item(), abs=1e-4)  # type: ignore[index]
+        assert row["box"] == pytest.approx(found.boxes[i].tolist(), abs=0.01)
+        assert row["edge_std"] == pytest.approx(found.edges.std[i].tolist(), abs=0.01)
+        for edge, ends in enumerate(row["edge_interval"]):
+            assert ends == pytest.approx([low[i, edge].item(), high[i, edge].item()], abs=0.01)
+    assert bare(found).to_dict()["boxes"][0].keys() == {"label", "class", "score", "box"}
+    assert found[:0].to_dict() == {"boxes": []}
+
+
+def test_pycocotools_reads_results_with_their_doubts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = replace(
+        some_detections(), boxes=torch.tensor([[1.0, 2, 11, 22], [5, 5, 9, 30], [0, 0, 7, 7], [3, 1, 8, 9]])
+    )
+    categories = [3, 17, 90]
+    truth = {
+        "images": [{"id": 7, "width": 64, "height": 64}],
+        "categories": [{"id": i, "name": name} for i, name in zip(categories, found.class_names, strict=True)],
+        "annotations": [
+            {
+                "id": i + 1,
+                "image_id": 7,
+                "category_id": row["category_id"],
+                "bbox": row["bbox"],
+                "area": 50,
+                "iscrowd": 0,
+            }
+            for i, row in enumerate(found.to_coco(7, categories))
+        ],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "results.json").write_text(json.dumps(found.to_coco(7, categories)))
+    coco = COCO(tmp_path / "truth.json")
+    results = coco.loadRes(str(tmp_path / "results.json"))
+    assert all({"edge_std", "edge_interval"} <= row.keys() for row in results.dataset["annotations"])
+    score = COCOeval(coco, results, "bbox")
+    score.evaluate()
+    score.accumulate()
+    score.summarize()
+    capsys.readouterr()
+    assert score.stats[0] == pytest.approx(1.0)
+
+
+def test_results_need_an_id_for_each_class() -> None:
+    with pytest.raises(ValueError, match="category_ids has 2 ids, the detections 3 classes"):
+        some_detections().to_coco(1, [1, 2])
+
+
+@pytest.mark.parametrize("form", ["xyxy", "cxcywh"])
+def test_the_noise_of_a_measurement_is_that_of_drawn_boxes(form: str) -> None:
+    found = some_detections()
+    assert found.edges is not None
+    boxes = found.edges.sample(40_000, generator=torch.Generator().manual_seed(0)).double()
+    if form == "cxcywh":
+        boxes = torch.cat([(boxes[..., 2:] + boxes[..., :2]) / 2, boxes[..., 2:] - boxes[..., :2]], dim=-1)
+    covariance = found.measurement_covariance(form=form)  # type: ignore[arg-type]
+    assert covariance.shape == (4, 4, 4)
+    assert torch.linalg.cholesky(covariance).isfinite().all()
+    for i in range(4):
+        drawn = torch.cov(boxes[:, i].T)
+        torch.testing.assert_close(covariance[i].double(), drawn, rtol=0.05, atol=0.03 * drawn.max().item())
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_there_is_no_noise_without_distributions_and_in_no_other_form() -> None:
+    with pytest.raises(ValueError, match="no edge distributions"):
+        bare(some_detections()).measurement_covariance()
+    with pytest.raises(ValueError, match="form must be"):
+        some_detections().measurement_covariance(form="xywh")  # type: ignore[arg-type]
+
+
+def test_an_edge_without_doubt_still_has_the_width_of_its_bin() -> None:
+    edges = EdgeDistributions(torch.eye(3)[1].expand(1, 4, 3), torch.tensor([0.0, 6.0, 12.0]).expand(1, 4, 3))
+    torch.testing.assert_close(edges.covariance()[0], torch.eye(4) * 3)
+
+
+def test_supervision_takes_the_boxes_with_all_that_is_known_of_them() -> None:
+    pytest.importorskip("supervision", exc_type=ImportError)
+    found = some_detections()
+    theirs = found.to_supervision()
+    assert len(theirs) == 4
+    assert theirs.xyxy.tolist() == found.boxes.tolist()
+    assert theirs.class_id.tolist() == found.labels.tolist()
+    assert list(theirs["class_name"]) == found.names
+    kept = theirs[theirs.confidence > 0.5]
+    assert len(kept) == 2
+    assert kept["edge_std"].shape == (2, 4)
+    assert kept["edge_interval"].shape == (2, 4, 2)
+    assert len(bare(found[:0]).to_supervision()) == 0
+
+
+def test_without_supervision_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(UserError, match=r"gfocal\[supervision\]"):
+        some_detections().to_supervision()
 
 
 def test_values_are_frozen() -> None:

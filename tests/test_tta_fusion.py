@@ -126,7 +126,8 @@ def test_a_mixture_has_the_mean_and_spread_of_its_parts(
         low, high = edges.positions[mine].amin((0, 2)), edges.positions[mine].amax((0, 2))
         step = (high - low) / (bins - 1)
         even = low[:, None] + step[:, None] * torch.arange(bins)
-        torch.testing.assert_close(mixed.positions[index], even, **close)
+        # one mixed edge runs as its parts do: where these run either way, either way is right
+        torch.testing.assert_close(mixed.positions[index].sort(-1).values, even, **close)
         # moving mass to the two bins around it adds at most a quarter of a step squared
         variance = (share * (edges.std[mine].square() + (edges.mean[mine] - mean).square())).sum(0)
         slack = 1e-3 * variance + 1e-3
@@ -144,10 +145,8 @@ def test_a_mixture_of_equal_parts_is_that_part(seed: int, copies: int, bins: int
     mixed = mixtures(edges[every], row, weight, count=3)
     torch.testing.assert_close(mixed.mean, edges.mean, rtol=1e-4, atol=1e-2)
     torch.testing.assert_close(mixed.std, edges.std, rtol=1e-2, atol=1e-2)
-    # the same bins, whichever way they run
-    torch.testing.assert_close(mixed.positions, edges.positions.sort(-1).values, rtol=1e-4, atol=1e-2)
-    order = edges.positions.argsort(-1)
-    torch.testing.assert_close(mixed.probabilities, edges.probabilities.gather(-1, order), rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(mixed.positions, edges.positions, rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(mixed.probabilities, edges.probabilities, rtol=1e-2, atol=1e-3)
     assert (mixed.entropy >= 0).all()
 
 

@@ -9,9 +9,13 @@ from gfocal.version import __version__
 
 if TYPE_CHECKING:
     from gfocal import ops
+    from gfocal.analysis.audit import audit
+    from gfocal.analysis.calibration import calibrate
+    from gfocal.analysis.rescoring import rescore
     from gfocal.config import Recipe
     from gfocal.errors import UserError
     from gfocal.evaluation import Metrics
+    from gfocal.explaining import explain
     from gfocal.model import Model, build, convert, load
     from gfocal.recipes import get_recipe
     from gfocal.structures import Detections, EdgeDistributions
@@ -26,12 +30,16 @@ __all__ = [
     "Recipe",
     "UserError",
     "__version__",
+    "audit",
     "build",
+    "calibrate",
     "convert",
     "evaluate",
+    "explain",
     "get_recipe",
     "load",
     "ops",
+    "rescore",
     "train",
 ]
 
@@ -42,11 +50,15 @@ _HOMES = {
     "Model": "gfocal.model",
     "Recipe": "gfocal.config",
     "UserError": "gfocal.errors",
+    "audit": "gfocal.analysis.audit",
     "build": "gfocal.model",
+    "calibrate": "gfocal.analysis.calibration",
     "convert": "gfocal.model",
     "evaluate": "gfocal.testing",
+    "explain": "gfocal.explaining",
     "get_recipe": "gfocal.recipes",
     "load": "gfocal.model",
+    "rescore": "gfocal.analysis.rescoring",
     "train": "gfocal.training",
 }
 

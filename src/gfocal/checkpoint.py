@@ -33,7 +33,7 @@ def save_weights(path: Path, detector: nn.Module, recipe: Recipe, *, calibration
         safetensors.torch.save_file(state, scratch, metadata)
 
 
-def read_weights(path: Path) -> tuple[Recipe, dict[str, Tensor], Calibration | None]:
+def read_weights(path: Path) -> tuple[Recipe, dict[str, Tensor]]:
     """Read a file of `save_weights`; UserError where it is missing, broken or of another kind."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -49,21 +49,19 @@ def read_weights(path: Path) -> tuple[Recipe, dict[str, Tensor], Calibration | N
         values = json.loads(metadata["recipe"])
     except (KeyError, json.JSONDecodeError) as error:
         raise UserError(f"{path}: holds no readable recipe") from error
-    recipe = Recipe.from_values(values, where=f"{path}, recipe")
-    return recipe, state, _calibration(metadata.get("calibration"), recipe, path)
+    return Recipe.from_values(values, where=f"{path}, recipe"), state
 
 
-def _calibration(text: str | None, recipe: Recipe, path: Path) -> Calibration | None:
-    """Return the calibration that a file holds, if any; UserError where it is broken or of other classes."""
+def read_calibration(path: Path) -> Calibration | None:
+    """Return the calibration in a file of `save_weights`, None where it has none; UserError where it is broken."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get("calibration")
     if text is None:
         return None
     try:
-        calibration = Calibration.from_dict(json.loads(text))
+        return Calibration.from_dict(json.loads(text))
     except ValueError as error:
         raise UserError(f"{path}: holds no readable calibration ({error}): calibrate the model again") from error
-    if calibration.class_names != recipe.class_names:
-        raise UserError(f"{path}: its calibration is of other classes than its recipe: calibrate the model again")
-    return calibration
 
 
 def load_state(detector: nn.Module, state: Mapping[str, Tensor], *, where: str) -> None:

@@ -37,8 +37,11 @@ class Coding(ABC):
         """Return the distances in strides to the four edges, at priors that are alike but for their stride."""
 
     @abstractmethod
-    def positions(self, priors: Priors, values: Float[Tensor, " bins"]) -> Float[Tensor, "n 4 bins"]:
-        """Return the pixel coordinate of each edge when its value is each of `values`; for codings that spread."""
+    def positions(self, priors: Priors, values: Float[Tensor, "... bins"]) -> Float[Tensor, "n 4 bins"]:
+        """Return the pixel coordinate of each edge when its value is each of `values`; for codings that spread.
+
+        values: (bins,) where they are the same for all edges, else (n, 4, bins).
+        """
 
 
 @final
@@ -60,11 +63,11 @@ class Distances(Coding):
         """Return the values, negative ones as 0."""
         return values.relu()
 
-    def positions(self, priors: Priors, values: Float[Tensor, " bins"]) -> Float[Tensor, "n 4 bins"]:
+    def positions(self, priors: Priors, values: Float[Tensor, "... bins"]) -> Float[Tensor, "n 4 bins"]:
         """Return the pixel coordinates: left and top run against the values, right and bottom with them."""
-        steps = priors.strides[:, None] * values
-        x, y = priors.points[:, :1], priors.points[:, 1:]
-        return torch.stack([x - steps, y - steps, x + steps, y + steps], dim=1)
+        steps = priors.strides[:, None, None] * values
+        outwards = steps.new_tensor([-1, -1, 1, 1])[:, None]
+        return priors.points.repeat(1, 2)[..., None] + outwards * steps
 
 
 @final
@@ -99,7 +102,7 @@ class Deltas(Coding):
         boxes = self._decode(torch.zeros_like(values[..., :2]), torch.full_like(values[..., :2], self.side), values)
         return torch.cat([-boxes[..., :2], boxes[..., 2:]], dim=-1)
 
-    def positions(self, priors: Priors, values: Float[Tensor, " bins"]) -> Float[Tensor, "n 4 bins"]:
+    def positions(self, priors: Priors, values: Float[Tensor, "... bins"]) -> Float[Tensor, "n 4 bins"]:
         """Raise: no value belongs to one edge alone."""
         raise NotImplementedError("deltas move two edges at once")
 
@@ -139,7 +142,7 @@ class Logarithms(Coding):
         """Return the distances in strides; beyond any picture they stay finite."""
         return self.base * values.clamp(max=10.0).exp()
 
-    def positions(self, priors: Priors, values: Float[Tensor, " bins"]) -> Float[Tensor, "n 4 bins"]:
+    def positions(self, priors: Priors, values: Float[Tensor, "... bins"]) -> Float[Tensor, "n 4 bins"]:
         """Raise: the bins would not be evenly spaced."""
         raise NotImplementedError("logarithms of distances have no even bins")
 

@@ -217,7 +217,8 @@ class TestConfig(Frozen):
     """Post-processing (V1 supplement D).
 
     nms: which suppression. ranking: whether `max_per_level` counts locations, as the reference, or pairs of location
-    and class, as mmdetection since 2.20.
+    and class, as mmdetection since 2.20. vote_sigma: where set, boxes that suppression keeps move to where those that
+    overlap them vote that they are, each edge by its variance; 0.02 in He et al. (2019). Needs edge distributions.
     """
 
     __test__ = False  # the name is not for pytest
@@ -228,6 +229,7 @@ class TestConfig(Frozen):
     max_per_level: int | None = Field(default=1000, ge=1)
     ranking: Literal["locations", "pairs"] = "locations"
     max_detections: int = Field(default=100, ge=1)
+    vote_sigma: Positive | None = None
 
 
 class GroupConfig(Frozen):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias, final, overload
 
@@ -14,11 +15,12 @@ from torch import Tensor
 
 from gfocal.boxrep import BoxRepresentation
 from gfocal.builder import Parts, build_parts
+from gfocal.calibration import Calibration
 from gfocal.checkpoint import load_state, save_weights, without_init
 from gfocal.config import Recipe, name_of_outside
 from gfocal.data.collate import pad
 from gfocal.data.pictures import read_picture, to_rgb
-from gfocal.data.transforms import Prepare
+from gfocal.data.preparing import Prepare
 from gfocal.devices import autocast, choose_device, choose_precision
 from gfocal.errors import UserError
 from gfocal.quality import Quality
@@ -31,11 +33,16 @@ Picture: TypeAlias = "str | Path | Image.Image | npt.NDArray[np.uint8]"
 
 @final
 class Model:
-    """A recipe's detector, criterion and post-processing on one device."""
+    """A recipe's detector, criterion and post-processing on one device, and a calibration where it has one."""
 
-    def __init__(self, recipe: Recipe, parts: Parts, device: torch.device) -> None:
+    def __init__(
+        self, recipe: Recipe, parts: Parts, device: torch.device, *, calibration: Calibration | None = None
+    ) -> None:
+        if calibration is not None and calibration.class_names != recipe.class_names:
+            raise ValueError(f"the calibration is for classes {calibration.class_names}, not {recipe.class_names}")
         self.recipe = recipe
         self.device = device
+        self.calibration = calibration
         self.detector = parts.detector.to(device).to(memory_format=torch.channels_last).eval()
         self.criterion = parts.criterion
         self.postprocess = parts.postprocess
@@ -49,6 +56,29 @@ class Model:
     def class_names(self) -> tuple[str, ...]:
         """The name of each label."""
         return self.recipe.class_names
+
+    def with_calibration(self, calibration: Calibration | None) -> Model:
+        """Return the model with another calibration, or none; the detector itself is shared.
+
+        ValueError where the calibration is of other classes.
+
+        >>> import gfocal
+        >>> model = gfocal.build("gflv2_r18_mini", device="cpu")
+        >>> model.with_calibration(None).detector is model.detector
+        True
+        """
+        return Model(self.recipe, self.parts, self.device, calibration=calibration)
+
+    def calibrated(self, found: Detections) -> Detections:
+        """Return what `postprocess` found with calibrated edges and with bands, as it is where there is no calibration.
+
+        >>> import gfocal
+        >>> model = gfocal.build("gflv2_r18_mini", device="cpu")
+        >>> found = model.predict(np.zeros((64, 64, 3), np.uint8))
+        >>> model.calibrated(found) is found
+        True
+        """
+        return found if self.calibration is None else self.calibration.apply(found)
 
     @overload
     def predict(
@@ -83,6 +113,8 @@ class Model:
         source: path, PIL image, uint8 RGB array (h, w, 3), or a list of them. size: (short, long) side in pixels the
         picture is resized to; None takes the recipe's. precision: "float32", "bfloat16", "float16", or None for the
         fastest that the device is built for. threshold: lowest score, 0..1; None takes the recipe's test threshold.
+        Where the model has a calibration, `edges` are the calibrated distributions, and `bands` tell where edges and
+        boxes lie with stated probabilities; boxes, scores and their order are the same with and without one.
         UserError for a picture that cannot be read.
         """
         single = isinstance(source, str | Path | Image.Image | np.ndarray)
@@ -98,7 +130,7 @@ class Model:
         prepared = prepare(array)
         raw = self.forward(pad(prepared.image), precision=precision)
         (found,) = self.postprocess(raw, [prepared.size], scales=[prepared.scale], threshold=threshold)
-        return found.cpu()
+        return self.calibrated(found.cpu())
 
     def forward(self, images: Tensor, *, precision: str | None = None) -> Raw:
         """Return the raw output for a padded batch (b, 3, h, w) of normalised pictures, without gradients."""
@@ -124,8 +156,8 @@ class Model:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write weights and recipe as one .safetensors file, which `gfocal.load` reads back."""
-        save_weights(Path(path), self.detector, self.recipe)
+        """Write weights, recipe and calibration as one .safetensors file, which `gfocal.load` reads back."""
+        save_weights(Path(path), self.detector, self.recipe, calibration=self.calibration)
 
 
 def build(
@@ -184,4 +216,11 @@ def load(
     with without_init():
         parts = build_parts(weights.recipe, quality=quality, box=box)
     load_state(parts.detector, weights.state, where=str(weights.path))
-    return Model(weights.recipe, parts, choose_device(device))
+    model = Model(weights.recipe, parts, choose_device(device))
+    calibration = weights.calibration
+    if calibration is None:
+        return model
+    if len(calibration.class_names) != len(model.class_names):
+        raise UserError(f"{weights.path}: its calibration is of other classes: calibrate the model again")
+    # classes may be called otherwise in a recipe of the caller's, but they are the same, in the same order
+    return model.with_calibration(replace(calibration, class_names=model.class_names))

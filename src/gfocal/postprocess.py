@@ -12,7 +12,9 @@ from torch import Tensor
 
 from gfocal.boxrep import BoxRepresentation
 from gfocal.coding import Coding
+from gfocal.errors import UserError
 from gfocal.ops.nms import SUPPRESSIONS
+from gfocal.ops.voting import vote
 from gfocal.structures import Detections, EdgeDistributions, Grid, Priors, Raw
 
 
@@ -24,7 +26,9 @@ class PostProcess:
     nms_threshold: IoU from where on boxes are in each other's way. max_per_level: what is kept of a level, "locations"
     ranked by their best class as in the reference, or "pairs" of location and class as in mmdetection since 2.20; None
     keeps all.
-    max_detections: boxes kept a picture.
+    max_detections: boxes kept a picture. vote_sigma: where set, a box that is kept moves to where those that overlap it
+    vote that it is (see `ops.voting.vote`); the larger, the less they need to overlap. UserError where boxes have no
+    distributions, which tell how much an edge's vote is worth.
     """
 
     coding: Coding
@@ -36,6 +40,15 @@ class PostProcess:
     max_per_level: int | None = 1000
     ranking: Literal["locations", "pairs"] = "locations"
     max_detections: int = 100
+    vote_sigma: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.vote_sigma is None:
+            return
+        if not self.coding.spreads or self.box.distribution(torch.zeros(1, 4, self.box.width)) is None:
+            raise UserError(
+                "vote_sigma is set, but boxes without edge distributions have no vote: choose another representation"
+            )
 
     def __call__(
         self,
@@ -54,7 +67,11 @@ class PostProcess:
         found: list[Detections] = []
         for candidates in self._ranked(raw, sizes, scales, threshold):
             kept, scores = self._suppress(candidates.boxes, candidates.scores, candidates.labels)
-            found.append(self._detections(candidates[kept], scores))
+            survivors = self._detections(candidates[kept], scores)
+            if self.vote_sigma is not None:
+                among = self._detections(candidates, candidates.scores)
+                survivors = _voted(survivors, among, kept, sigma=self.vote_sigma)
+            found.append(survivors)
         return found
 
     def candidates(
@@ -71,7 +88,8 @@ class PostProcess:
     def suppressed(self, found: Detections) -> Detections:
         """Return what suppression leaves of boxes from anywhere, best score first."""
         kept, scores = self._suppress(found.boxes, found.scores, found.labels)
-        return replace(found[kept], scores=scores)
+        survivors = replace(found[kept], scores=scores)
+        return survivors if self.vote_sigma is None else _voted(survivors, found, kept, sigma=self.vote_sigma)
 
     def _suppress(
         self, boxes: Float[Tensor, "n 4"], scores: Float[Tensor, " n"], labels: Int[Tensor, " n"]
@@ -122,6 +140,7 @@ class PostProcess:
             code=code,
             ratio=ratio,
             quality_logits=None if quality is None else quality[index, locations].detach(),
+            levels=_levels(locations, raw.priors.grids),
         )
 
     def _detections(self, found: _Candidates, scores: Float[Tensor, " n"]) -> Detections:
@@ -133,22 +152,24 @@ class PostProcess:
             class_names=self.class_names,
             quality=None if quality is None else quality[found.row].sigmoid(),
             edges=self._edges(found.priors[found.row], found.code[found.row], found.ratio),
+            levels=found.levels[found.row],
         )
 
     def _edges(
         self, priors: Priors, code: Float[Tensor, "k 4 w"], ratio: Float[Tensor, " 4"]
     ) -> EdgeDistributions | None:
-        if self.box.bins is None:
+        spread = self.box.distribution(code)
+        if spread is None or not self.coding.spreads:
             return None
-        positions = self.coding.positions(priors, code.new_tensor(self.box.bins))
-        return EdgeDistributions(self.box.probabilities(code), positions / ratio[:, None])
+        mass, values = spread
+        return EdgeDistributions(mass, self.coding.positions(priors, values) / ratio[:, None])
 
 
 @dataclass(frozen=True)
 class _Candidates:
     """Pairs of location and class of one picture (n), and what the locations (m) they stand on still hold undecoded.
 
-    row: (n,) index of each pair into priors, code and quality_logits.
+    row: (n,) index of each pair into priors, code, quality_logits and levels.
     """
 
     boxes: Float[Tensor, "n 4"]
@@ -159,11 +180,21 @@ class _Candidates:
     code: Float[Tensor, "m 4 w"]
     ratio: Float[Tensor, " 4"]
     quality_logits: Float[Tensor, " m"] | None
+    levels: Int[Tensor, " m"]
 
     def __getitem__(self, index: Int[Tensor, " k"]) -> _Candidates:
         return replace(
             self, boxes=self.boxes[index], scores=self.scores[index], labels=self.labels[index], row=self.row[index]
         )
+
+
+def _voted(survivors: Detections, among: Detections, kept: Int[Tensor, " k"], *, sigma: float) -> Detections:
+    """Return the survivors, at `kept` of those they were `among`, where all of them vote that they are."""
+    assert among.edges is not None
+    edges = vote(among.boxes, among.labels, among.edges, kept, sigma=sigma)
+    # a mean lies beyond all boxes only where some were clipped: they end where the picture does
+    ends = torch.cat([among.boxes[:, 2:], among.boxes.new_zeros(1, 2)]).amax(0)
+    return replace(survivors, edges=edges, boxes=edges.mean.clamp(min=0).minimum(ends.repeat(2)))
 
 
 def _best_of_levels(best: Float[Tensor, " n"], grids: Sequence[Grid], limit: int | None) -> Int[Tensor, " k"]:
@@ -178,6 +209,12 @@ def _best_of_levels(best: Float[Tensor, " n"], grids: Sequence[Grid], limit: int
             kept.append(torch.arange(start, stop, device=best.device))
         start = stop
     return torch.cat(kept)
+
+
+def _levels(locations: Int[Tensor, " m"], grids: Sequence[Grid]) -> Int[Tensor, " m"]:
+    """Return the level that each location lies on, 0 for the first."""
+    stops = torch.tensor([grid.num_priors for grid in grids], device=locations.device).cumsum(0)
+    return torch.bucketize(locations, stops, right=True)
 
 
 def _best_pairs_of_levels(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -68,23 +67,12 @@ def draw_to_folder(
 
 
 def to_json(file: Path, picture: npt.NDArray[np.uint8], found: Detections) -> str:
-    """Return one line of JSON: file, height, width, and each box with its score, class and edge uncertainty.
+    """Return one line of JSON: file, height, width, and `boxes` as `Detections.to_dict` tells them.
 
-    `box` is xyxy in pixels; `edge_std` the standard deviation of its left, top, right and bottom edge in pixels.
+    >>> import torch
+    >>> found = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long(), ("cat",))
+    >>> to_json(Path("a.png"), np.zeros((4, 6, 3), np.uint8), found)
+    '{"file": "a.png", "height": 4, "width": 6, "boxes": []}'
     """
-    boxes: list[dict[str, Any]] = [
-        {
-            "label": name,
-            "score": round(score, 4),
-            "box": [round(value, 2) for value in box],
-        }
-        for name, score, box in zip(found.names, found.scores.tolist(), found.boxes.tolist(), strict=True)
-    ]
-    if found.edges is not None:
-        for row, stds in zip(boxes, found.edges.std.tolist(), strict=True):
-            row["edge_std"] = [round(value, 2) for value in stds]
-    if found.quality is not None:
-        for row, quality in zip(boxes, found.quality.tolist(), strict=True):
-            row["quality"] = round(quality, 4)
     height, width = picture.shape[:2]
-    return json.dumps({"file": str(file), "height": height, "width": width, "boxes": boxes})
+    return json.dumps({"file": str(file), "height": height, "width": width, **found.to_dict()})

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from gfocal.bands import Bands
+from gfocal.edges import EdgeDistributions, rows_of
+from gfocal.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -141,92 +147,14 @@ class Truth:
     areas: Float[Tensor, " g"] | None = None
 
 
-def _rows(index: int | slice | Tensor, count: int) -> slice | Tensor:
-    """Return what selects the same rows and keeps the first dimension; IndexError for an int outside of them."""
-    if not isinstance(index, int):
-        return index
-    if not -count <= index < count:
-        raise IndexError(f"index {index} is out of range for {count} rows")
-    return slice(index, index + 1 or None)
-
-
-@dataclass(frozen=True)
-class EdgeDistributions:
-    """The distribution of each edge (left, top, right, bottom) of n boxes over positions on the picture.
-
-    probabilities: (n, 4, bins), each edge sums to 1. positions: (n, 4, bins), the pixel coordinate of each bin on
-    its axis, evenly spaced; left and top descend with the bin. The mass of a bin is read as spread evenly over its
-    cell, half a bin to either side, which leaves the mean as it is (paper V1, Eq. 5).
-    """
-
-    probabilities: Float[Tensor, "n 4 bins"]
-    positions: Float[Tensor, "n 4 bins"]
-
-    def __post_init__(self) -> None:
-        if self.probabilities.shape != self.positions.shape or self.probabilities.shape[1:-1] != (4,):
-            raise ValueError(
-                f"probabilities and positions must both be (n, 4, bins), "
-                f"got {tuple(self.probabilities.shape)} and {tuple(self.positions.shape)}"
-            )
-
-    def __len__(self) -> int:
-        return self.probabilities.shape[0]
-
-    def __getitem__(self, index: int | slice | Tensor) -> EdgeDistributions:
-        """Return the boxes at `index` (int, slice, long or bool tensor)."""
-        rows = _rows(index, len(self))
-        return EdgeDistributions(self.probabilities[rows], self.positions[rows])
-
-    def cpu(self) -> EdgeDistributions:
-        """Return the distributions in the memory of the host."""
-        return EdgeDistributions(self.probabilities.cpu(), self.positions.cpu())
-
-    @property
-    def mean(self) -> Float[Tensor, "n 4"]:
-        """Expected coordinate of each edge in pixels: the unclipped box, xyxy (paper V1, Eq. 5)."""
-        return (self.probabilities * self.positions).sum(-1)
-
-    @property
-    def std(self) -> Float[Tensor, "n 4"]:
-        """Standard deviation of each edge in pixels, of the mass at the bins."""
-        deviation = self.positions - self.mean[..., None]
-        return (self.probabilities * deviation.square()).sum(-1).sqrt()
-
-    @property
-    def entropy(self) -> Float[Tensor, "n 4"]:
-        """Entropy of each edge in nats, from 0 to log(bins)."""
-        return torch.special.entr(self.probabilities).sum(-1)
-
-    def quantile(self, q: float) -> Float[Tensor, "n 4"]:
-        """Return the coordinate in pixels below which the share `q` (0..1) of each edge's mass lies."""
-        if not 0 <= q <= 1:
-            raise ValueError(f"q must lie in 0..1, got {q}")
-        start = self.positions[..., :1]
-        step = self.positions[..., 1:2] - start
-        rising = step > 0
-        share = torch.where(rising, q, 1 - q).to(self.probabilities.dtype)
-        cumulative = self.probabilities.cumsum(-1).contiguous()
-        # the ends are those of the mass, not of the bins, and rounding may leave the sum a little off 1
-        share = torch.minimum(share, cumulative[..., -1:]).clamp(min=torch.finfo(share.dtype).tiny)
-        cell = torch.searchsorted(cumulative, share)
-        mass = self.probabilities.gather(-1, cell)
-        below = cumulative.gather(-1, cell) - mass
-        inside = ((share - below) / mass.clamp(min=torch.finfo(mass.dtype).tiny)).clamp(0, 1)
-        return (start + step * (cell + inside - 0.5))[..., 0]
-
-    def interval(self, mass: float) -> tuple[Float[Tensor, "n 4"], Float[Tensor, "n 4"]]:
-        """Return the lower and upper coordinate in pixels that hold the central share `mass` (0..1) of each edge."""
-        if not 0 <= mass <= 1:
-            raise ValueError(f"mass must lie in 0..1, got {mass}")
-        return self.quantile((1 - mass) / 2), self.quantile((1 + mass) / 2)
-
-
 @dataclass(frozen=True)
 class Detections:
     """The boxes found in one picture, best score first; indexing and iteration keep all fields aligned.
 
     boxes: (n, 4) xyxy pixels. scores: (n,) in 0..1. labels: (n,) index into `class_names`. quality: (n,) in 0..1,
     the predicted IoU where a quality is predicted apart (V2's I), else None. edges: the distributions, or None.
+    levels: (n,) the level of the pyramid that found each box, 0 for the finest, or None where there are none. bands:
+    where edges and boxes lie with stated probabilities, of a calibrated model, else None.
     """
 
     boxes: Float[Tensor, "n 4"]
@@ -235,12 +163,14 @@ class Detections:
     class_names: tuple[str, ...]
     quality: Float[Tensor, " n"] | None = None
     edges: EdgeDistributions | None = None
+    levels: Int[Tensor, " n"] | None = None
+    bands: Bands | None = None
 
     def __post_init__(self) -> None:
         count = len(self.boxes)
         if self.boxes.shape[1:] != (4,):
             raise ValueError(f"boxes must be (n, 4), got {tuple(self.boxes.shape)}")
-        for field in ("scores", "labels", "quality", "edges"):
+        for field in ("scores", "labels", "quality", "edges", "levels", "bands"):
             value = getattr(self, field)
             if value is not None and len(value) != count:
                 raise ValueError(f"{field} has {len(value)} rows, boxes has {count}")
@@ -252,7 +182,7 @@ class Detections:
 
     def __getitem__(self, index: int | slice | Tensor) -> Detections:
         """Return the detections at `index` (int, slice, long or bool tensor); an int gives one row."""
-        index = _rows(index, len(self))
+        index = rows_of(index, len(self))
         return replace(
             self,
             boxes=self.boxes[index],
@@ -260,6 +190,8 @@ class Detections:
             labels=self.labels[index],
             quality=None if self.quality is None else self.quality[index],
             edges=None if self.edges is None else self.edges[index],
+            levels=None if self.levels is None else self.levels[index],
+            bands=None if self.bands is None else self.bands[index],
         )
 
     def __iter__(self) -> Iterator[Detections]:
@@ -274,9 +206,120 @@ class Detections:
             labels=self.labels.cpu(),
             quality=None if self.quality is None else self.quality.cpu(),
             edges=None if self.edges is None else self.edges.cpu(),
+            levels=None if self.levels is None else self.levels.cpu(),
+            bands=None if self.bands is None else self.bands.cpu(),
         )
 
     @property
     def names(self) -> list[str]:
         """The class name of each detection."""
         return [self.class_names[label] for label in self.labels.tolist()]
+
+    def measurement_covariance(self, *, form: Literal["xyxy", "cxcywh"] = "xyxy") -> Float[Tensor, "n 4 4"]:
+        """Return how far off each box may be, as the measurement noise of a Kalman filter: square pixels.
+
+        The four edges are taken as independent. form: what the filter measures, left, top, right, bottom, or centre x,
+        centre y, width, height. ValueError where the detections have no distributions.
+
+        >>> edges = EdgeDistributions(torch.ones(1, 4, 2) / 2, torch.tensor([[[1.0, 2], [1, 2], [8, 9], [9, 8]]]))
+        >>> found = Detections(edges.mean, torch.ones(1), torch.zeros(1).long(), ("cat",), edges=edges)
+        >>> found.measurement_covariance().shape
+        torch.Size([1, 4, 4])
+        """
+        if self.edges is None:
+            raise ValueError("the boxes have no edge distributions, which alone tell how far off they may be")
+        return self.edges.covariance(form=form)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON: `boxes`, a list with a row for each.
+
+        A row has the class's name as `label` and its index as `class`, `score`, and `box`, xyxy in pixels; where known
+        the `quality`, and of the left, top, right and bottom edge in pixels the standard deviation as `edge_std` and
+        the central interval that holds 90 % as `edge_interval`; the `level` of the pyramid; and of a calibrated model
+        `edge_band`, `outer_box` and `inner_box` (`Bands.to_dicts`).
+
+        >>> boxes = torch.tensor([[1.0, 2, 3, 4]])
+        >>> Detections(boxes, torch.tensor([0.5]), torch.tensor([0]), ("cat",)).to_dict()
+        {'boxes': [{'label': 'cat', 'class': 0, 'score': 0.5, 'box': [1.0, 2.0, 3.0, 4.0]}]}
+        """
+        found = zip(self.names, self.labels.tolist(), self.scores.tolist(), self.boxes.tolist(), strict=True)
+        rows: list[dict[str, Any]] = [
+            {"label": name, "class": label, "score": round(score, 4), "box": _rounded(box)}
+            for name, label, score, box in found
+        ]
+        qualities = [] if self.quality is None else self.quality.tolist()
+        for row, quality in zip(rows, qualities, strict=False):
+            row["quality"] = round(quality, 4)
+        for row, level in zip(rows, [] if self.levels is None else self.levels.tolist(), strict=False):
+            row["level"] = level
+        return {"boxes": [row | doubt for row, doubt in zip(rows, self._doubts(), strict=True)]}
+
+    def to_coco(self, image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the rows of a COCO results file: `bbox` as x, y, width, height in pixels, to two decimals.
+
+        category_ids: of each label. Rows of boxes with distributions also have `edge_std` and `edge_interval` as in
+        `to_dict`, which readers of such files pass over. ValueError where the number of ids is not that of classes.
+
+        >>> boxes = torch.tensor([[1.0, 2, 4, 8]])
+        >>> Detections(boxes, torch.tensor([0.5]), torch.tensor([0]), ("cat",)).to_coco(7, [17])
+        [{'image_id': 7, 'category_id': 17, 'bbox': [1.0, 2.0, 3.0, 6.0], 'score': 0.5}]
+        """
+        if len(category_ids) != len(self.class_names):
+            raise ValueError(
+                f"category_ids has {len(category_ids)} ids, the detections {len(self.class_names)} classes"
+            )
+        return [
+            {
+                "image_id": image_id,
+                "category_id": category_ids[label],
+                "bbox": _rounded([left, top, right - left, bottom - top]),
+                "score": round(score, 5),
+                **doubt,
+            }
+            for (left, top, right, bottom), score, label, doubt in zip(
+                self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), self._doubts(), strict=True
+            )
+        ]
+
+    def to_supervision(self) -> Any:
+        """Return the boxes as `supervision.Detections`; needs the package supervision (extra `supervision`).
+
+        Its `data` has `class_name`, and where known `quality`, `edge_std` (n, 4) and `edge_interval` (n, 4, 2) as in
+        `to_dict`. UserError where the package is not installed.
+
+        >>> found = Detections(torch.zeros(1, 4), torch.ones(1), torch.tensor([0]), ("cat",))
+        >>> found.to_supervision().xyxy  # doctest: +SKIP
+        array([[0., 0., 0., 0.]], dtype=float32)
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise UserError("supervision is not installed: pip install 'gfocal[supervision]'") from error
+        data: dict[str, Any] = {"class_name": np.array(self.names, dtype=str)}
+        if self.quality is not None:
+            data["quality"] = self.quality.cpu().numpy()
+        if self.edges is not None:
+            data["edge_std"] = self.edges.std.cpu().numpy()
+            data["edge_interval"] = torch.stack(self.edges.interval(0.9), dim=-1).cpu().numpy()
+        return supervision.Detections(
+            xyxy=self.boxes.cpu().numpy(),
+            confidence=self.scores.cpu().numpy(),
+            class_id=self.labels.cpu().numpy(),
+            data=data,
+        )
+
+    def _doubts(self) -> list[dict[str, Any]]:
+        """Return what is told of the edges of each box, nothing where they have neither distributions nor bands."""
+        told: list[dict[str, Any]] = [{} for _ in range(len(self))]
+        if self.edges is not None:
+            intervals = torch.stack(self.edges.interval(0.9), dim=-1).tolist()
+            for row, std, interval in zip(told, self.edges.std.tolist(), intervals, strict=True):
+                row.update(edge_std=_rounded(std), edge_interval=[_rounded(ends) for ends in interval])
+        if self.bands is not None and 0.9 in self.bands.masses:
+            for row, band in zip(told, self.bands.to_dicts(0.9), strict=True):
+                row.update(band)
+        return told
+
+
+def _rounded(pixels: Sequence[float]) -> list[float]:
+    return [round(value, 2) for value in pixels]

@@ -39,7 +39,7 @@ def detect(
     for group in loader:
         raw = model.forward(group.images, precision=precision)
         found = model.postprocess(raw, group.sizes, scales=group.scales)
-        yield from zip(map(dataset.truth, group.indices), found, strict=True)
+        yield from zip(map(dataset.truth, group.indices), map(model.calibrated, found), strict=True)
 
 
 def detect_augmented(
@@ -87,7 +87,7 @@ def evaluate(
         pairs = detect_augmented(model, dataset, augmentation, size=size, precision=precision)
     for done, (truth, found) in enumerate(pairs, start=1):
         evaluator.add(truth, found.cpu())
-        results += _coco_results(truth, found, dataset.category_ids) if save else []
+        results += found.to_coco(truth.image_id, dataset.category_ids) if save else []
         if progress is not None:
             progress(done)
     if save is not None:
@@ -103,18 +103,3 @@ def check_classes(model: tuple[str, ...], data: tuple[str, ...], *, where: str) 
     for label, (ours, theirs) in enumerate(zip(model, data, strict=True)):
         if ours != theirs:
             raise UserError(f"{where}: class {label} is {theirs!r} in the data set but {ours!r} in the model")
-
-
-def _coco_results(truth: Truth, found: Detections, category_ids: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Return detections as rows of a COCO results file: x, y, width, height to two decimals."""
-    return [
-        {
-            "image_id": truth.image_id,
-            "category_id": category_ids[label],
-            "bbox": [round(left, 2), round(top, 2), round(right - left, 2), round(bottom - top, 2)],
-            "score": round(score, 5),
-        }
-        for (left, top, right, bottom), score, label in zip(
-            found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
-        )
-    ]

@@ -9,13 +9,14 @@ from typing import Literal
 import numpy as np
 import torch
 import torchvision.ops
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
 from gfocal.data.collate import pad
 from gfocal.errors import UserError
 from gfocal.model import Model
+from gfocal.ops.voting import mixtures
 from gfocal.structures import Detections, EdgeDistributions
 
 SAME_OBJECT_IOU = 0.65
@@ -64,7 +65,7 @@ def predict_augmented(
     survivors = model.postprocess.suppressed(merged(views))
     if augmentation.fuse == "distributions":
         survivors = fuse_distributions(survivors, views, size=picture.shape[:2])
-    return survivors.cpu()
+    return model.calibrated(survivors.cpu())
 
 
 def _view(
@@ -89,12 +90,7 @@ def mirror(found: Detections, width: float) -> Detections:
     """Return detections of a picture mirrored left to right as they lie in the picture; width: its own, in pixels."""
     left, top, right, bottom = found.boxes.unbind(-1)
     boxes = torch.stack([width - right, top, width - left, bottom], dim=-1)
-    if found.edges is None:
-        return replace(found, boxes=boxes)
-    order = [2, 1, 0, 3]
-    positions = found.edges.positions[:, order].clone()
-    positions[:, [0, 2]] = width - positions[:, [0, 2]]
-    return replace(found, boxes=boxes, edges=EdgeDistributions(found.edges.probabilities[:, order], positions))
+    return replace(found, boxes=boxes, edges=None if found.edges is None else found.edges.mirrored(width))
 
 
 def merged(views: Sequence[Detections]) -> Detections:
@@ -108,10 +104,8 @@ def merged(views: Sequence[Detections]) -> Detections:
         quality=None if first.quality is None else torch.cat([v.quality for v in views if v.quality is not None]),
         edges=None
         if first.edges is None
-        else EdgeDistributions(
-            torch.cat([view.edges.probabilities for view in views if view.edges is not None]),
-            torch.cat([view.edges.positions for view in views if view.edges is not None]),
-        ),
+        else EdgeDistributions.cat([view.edges for view in views if view.edges is not None]),
+        levels=None if first.levels is None else torch.cat([v.levels for v in views if v.levels is not None]),
     )
 
 
@@ -133,8 +127,7 @@ def fuse_distributions(survivors: Detections, views: Sequence[Detections], *, si
     if survivors.edges is None or parts.edges is None:
         raise UserError("distributions cannot be fused: the model's boxes have none")
     trust = (parts.scores if parts.quality is None else parts.quality).clamp(min=1e-6)
-    step = parts.edges.positions[..., 1] - parts.edges.positions[..., 0]
-    weight = trust[:, None] / (parts.edges.std.square() + step.square() / 12)
+    weight = trust[:, None] / parts.edges.variance
     edges = mixtures(parts.edges, row, weight, count=len(survivors))
     height, width = size
     limit = edges.mean.new_tensor([width, height, width, height])
@@ -152,28 +145,3 @@ def _best_matches(survivors: Detections, view: Detections) -> tuple[Int[Tensor, 
     best, index = torch.where(same, view.scores, -1.0).max(dim=1)
     rows = (best >= 0).nonzero()[:, 0]
     return rows, view[index[rows]]
-
-
-def mixtures(
-    edges: EdgeDistributions, row: Int[Tensor, " m"], weight: Float[Tensor, "m 4"], *, count: int
-) -> EdgeDistributions:
-    """Return `count` mixtures of distributions: part i (of m) belongs to mixture row[i], each of its edges by a weight.
-
-    Every mixture needs at least one part of positive weight. It lies on as many even bins as its parts have; mass
-    between two bins goes to both in proportion, which keeps the mean.
-    """
-    bins = edges.probabilities.shape[-1]
-    share = weight / weight.new_zeros(count, 4).index_add(0, row, weight)[row]
-    index = row[:, None].expand(-1, 4)
-    low = edges.positions.new_full((count, 4), torch.inf).scatter_reduce(0, index, edges.positions.amin(-1), "amin")
-    high = edges.positions.new_full((count, 4), -torch.inf).scatter_reduce(0, index, edges.positions.amax(-1), "amax")
-    step = (high - low) / (bins - 1)
-    place = ((edges.positions - low[row][..., None]) / step[row][..., None]).clamp(0, bins - 1)
-    left = place.floor().clamp(0, bins - 2)
-    mass = edges.probabilities * share[..., None]
-    cell = (row[:, None, None] * 4 + torch.arange(4, device=row.device)[:, None]) * bins + left.long()
-    total = mass.new_zeros(count * 4 * bins)
-    total = total.index_add(0, cell.flatten(), (mass * (1 - place + left)).flatten())
-    total = total.index_add(0, cell.flatten() + 1, (mass * (place - left)).flatten())
-    positions = low[..., None] + step[..., None] * torch.arange(bins, device=row.device)
-    return EdgeDistributions(total.view(count, 4, bins), positions)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gfocal.calibration import Calibration
-from gfocal.checkpoint import read_weights
+from gfocal.checkpoint import read_calibration, read_weights
 from gfocal.config import Recipe
 from gfocal.download import fetch
 from gfocal.errors import UserError
@@ -40,8 +40,8 @@ def open_weights(source: str | Path, *, recipe: str | Path | Recipe | None = Non
     """
     path = _file_of(source)
     if path.suffix == ".safetensors":
-        stored, state, calibration = read_weights(path)
-        return Weights(path, stored if recipe is None else get_recipe(recipe), state, calibration)
+        stored, state = read_weights(path)
+        return Weights(path, stored if recipe is None else get_recipe(recipe), state, read_calibration(path))
     official = read_official(path)
     if recipe is None and str(source) in RECIPES:
         recipe = str(source)

@@ -155,7 +155,9 @@ def test_predict_draws_every_picture_and_prints_json(capsys, run_folder, picture
     row = json.loads(out)
     assert (row["height"], row["width"]) == (80, 120)
     assert row["boxes"]
-    assert row["boxes"][0].keys() == {"label", "score", "box", "edge_std", "quality"}
+    assert row["boxes"][0].keys() == {
+        *("label", "class", "score", "box", "quality", "level", "edge_std", "edge_interval")
+    }
     with Image.open(out_folder / "picture.png") as drawn:
         assert drawn.width % 120 == 0
     assert [path.name for path in out_folder.iterdir()] == ["picture.png"]
@@ -334,7 +336,7 @@ def test_a_split_without_annotations_gives_the_file_for_the_server(capsys, run_f
     rows = json.loads(save.read_text())
     assert rows
     for row in rows:
-        assert row.keys() == {"image_id", "category_id", "bbox", "score"}
+        assert row.keys() == {"image_id", "category_id", "bbox", "score", "edge_std", "edge_interval"}
         assert row["image_id"] == 7
         assert row["category_id"] in range(10, 10 + len(names))
         assert all(isinstance(value, float) for value in (*row["bbox"], row["score"]))

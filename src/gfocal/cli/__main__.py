@@ -11,13 +11,17 @@ from typing import Annotated, cast
 
 import typer
 
+from gfocal.cli.audit import audit
+from gfocal.cli.calibrate import calibrate
 from gfocal.cli.convert import convert
 from gfocal.cli.demo import demo
 from gfocal.cli.doctor import doctor
 from gfocal.cli.evaluate import evaluate
+from gfocal.cli.explain import explain
 from gfocal.cli.predict import predict
 from gfocal.cli.recipes import recipes
 from gfocal.cli.reproduce import reproduce
+from gfocal.cli.rescore import rescore
 from gfocal.cli.train import train
 from gfocal.errors import UserError
 from gfocal.version import __version__
@@ -38,7 +42,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (demo, train, evaluate, predict, convert, reproduce, doctor):
+for verb in (demo, train, evaluate, calibrate, predict, explain, convert, reproduce, doctor, rescore, audit):
     app.command()(verb)
 app.add_typer(recipes, name="recipes")
 

@@ -59,6 +59,13 @@ class GaussianInBins(BoxRepresentation):
         ends = torch.zeros_like(below[..., :1])
         return torch.cat([ends, below, ends + 1], dim=-1).diff(dim=-1)
 
+    def distribution(
+        self, code: Float[Tensor, "*n 4 w"]
+    ) -> tuple[Float[Tensor, "*n 4 bins"], Float[Tensor, "*n 4 bins"]] | None:
+        """Return the masses, and the bins."""
+        mass = self.probabilities(code)
+        return mass, code.new_tensor(self.bins).expand_as(mass)
+
     def losses(self, code: Float[Tensor, "p 4 w"], targets: Float[Tensor, "p 4"]) -> dict[str, Float[Tensor, " p"]]:
         """Return the Gaussian's."""
         return self.gaussian.losses(code, targets)

@@ -1,0 +1,256 @@
+"""Boxes that explain themselves: a model, or the outputs of anybody's head, over pictures, as a page and as PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gfocal.data.collate import pad
+from gfocal.data.dataset import Dataset
+from gfocal.data.opening import open_dataset
+from gfocal.data.pictures import read_picture
+from gfocal.draw.explain.material import Explained
+from gfocal.draw.explain.page import write_page
+from gfocal.draw.explain.still import write_stills
+from gfocal.errors import UserError
+from gfocal.heads import HeadOutputs, open_annotations, open_heads, suppressed
+from gfocal.model import Model, load
+from gfocal.predicting import picture_files
+from gfocal.structures import Detections, Truth
+from gfocal.testing import check_classes
+
+FROM_DATA = 50
+"""Pictures taken of a data set where none are named."""
+
+_BLANK = 60  # a dark grey, on which true boxes, white, and all colours of classes stand out
+_HEADS_THRESHOLD = 0.05
+
+
+def explain(
+    model: Model | str | Path,
+    pictures: str | Path | Sequence[str | Path] = (),
+    *,
+    out: str | Path,
+    data: str | Path | Dataset | None = None,
+    split: str = "val",
+    limit: int | None = None,
+    threshold: float | None = None,
+    first_score: float = 0.3,
+    candidates: int = 300,
+    size: tuple[int, int] | None = None,
+    precision: str | None = None,
+    png: str | Path | None = None,
+    title: str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> int:
+    """Write one page that works offline, in which each box can be asked where its edges may lie; return its pictures.
+
+    model: a Model, what `gfocal.load` takes, or an .npz of a head's outputs, which needs `data` and where pictures that
+    cannot be read are left blank. pictures: files, or folders of them. data: what --data takes; its boxes of `split`
+    are shown as the truth, and without `pictures` its first ones are looked at, 50 or `limit`. threshold: the lowest
+    score told, None for the recipe's test threshold. first_score: the lowest that is shown at first. candidates: boxes
+    before suppression told of a picture. png: a folder for still pictures, too. title: heading of the page, None for
+    one from the model's name. progress: called with the number of pictures done. UserError for what cannot be read or
+    written, and pictures that `data` does not hold.
+
+    >>> import gfocal, tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> Image.new("RGB", (96, 64)).save(folder / "grey.png")
+    >>> model = gfocal.build("gflv2_r18_mini", device="cpu")
+    >>> gfocal.explain(model, folder / "grey.png", out=folder / "page.html")
+    1
+    """
+    paths = [Path(pictures)] if isinstance(pictures, str | Path) else [Path(picture) for picture in pictures]
+    if isinstance(model, str | Path) and Path(model).suffix == ".npz":
+        name, class_names, found = _of_heads(Path(model), paths, data, split=split, limit=limit, threshold=threshold)
+    else:
+        name = "the model" if isinstance(model, Model) else short_name(Path(model))
+        model = model if isinstance(model, Model) else load(model)
+        views = _views(paths, data, split=split, limit=limit, class_names=model.class_names)
+        class_names = model.class_names
+        found = (_of_model(model, view, threshold, size, precision) for view in views)
+    seen = _told(found, None if png is None else Path(png), first_score, progress)
+    return write_page(
+        Path(out),
+        seen,
+        title=f"What {name} sees" if title is None else title,
+        class_names=class_names,
+        first_score=first_score,
+        most=candidates,
+    )
+
+
+@dataclass(frozen=True)
+class _View:
+    """A picture that is to be looked at: read when its turn comes."""
+
+    name: str
+    read: Callable[[], npt.NDArray[np.uint8]]
+    truth: Truth | None = None
+
+
+def _told(
+    found: Iterator[Explained], png: Path | None, score: float, progress: Callable[[int], None] | None
+) -> Iterator[Explained]:
+    """Pass on what is explained; on the way, write the stills and tell the progress."""
+    taken: dict[str, int] = {}
+    for done, explained in enumerate(found, start=1):
+        stem = Path(explained.name).stem or "picture"
+        number = taken[stem] = taken.get(stem, 0) + 1
+        if png is not None:
+            write_stills(png, stem if number == 1 else f"{stem}-{number}", explained, score=score)
+        yield explained
+        if progress is not None:
+            progress(done)
+
+
+def short_name(path: Path) -> str:
+    """Return what a person calls weights: the run's folder rather than its best.safetensors."""
+    return path.parent.name if path.stem in ("best", "last") and path.parent.name else path.stem
+
+
+def _views(
+    paths: Sequence[Path],
+    data: str | Path | Dataset | None,
+    *,
+    split: str,
+    limit: int | None,
+    class_names: tuple[str, ...],
+) -> list[_View]:
+    if data is None:
+        if not paths:
+            raise UserError("there is nothing to look at: name pictures, or a data set with --data")
+        files = picture_files(paths)
+        return [_View(file.name, lambda file=file: read_picture(file)) for file in files[:limit]]
+    dataset = open_dataset(data, split) if isinstance(data, str | Path) else data
+    check_classes(class_names, dataset.class_names, where=str(data) if isinstance(data, str | Path) else "data")
+    return [
+        _View(truth.name, lambda index=index: dataset.picture(index), truth)
+        for index, truth in _chosen(dataset, paths, split=split, limit=limit)
+    ]
+
+
+def _chosen(dataset: Dataset, paths: Sequence[Path], *, split: str, limit: int | None) -> Iterator[tuple[int, Truth]]:
+    """Yield index and truth of the pictures that are named, or else of the first ones."""
+    if not paths:
+        every = ((index, dataset.truth(index)) for index in range(len(dataset)))
+        yield from islice(every, FROM_DATA if limit is None else limit)
+        return
+    truths = [dataset.truth(index) for index in range(len(dataset))]
+    places = {Path(truth.name).name: index for index, truth in enumerate(truths)}
+    for file in picture_files(paths)[:limit]:
+        if file.name not in places:
+            raise UserError(f"{file}: no picture of split {split} has this name: leave it or --data out")
+        yield places[file.name], truths[places[file.name]]
+
+
+def _of_model(
+    model: Model, view: _View, threshold: float | None, size: tuple[int, int] | None, precision: str | None
+) -> Explained:
+    """Return what a model finds in a picture, and what it was chosen from."""
+    picture = view.read()
+    prepared = model.prepare(size)(picture)
+    raw = model.forward(pad(prepared.image), precision=precision)
+    locations = raw.scores.shape[1]
+    # Post-processing carries the quality of each location along: given their numbers in its place, it tells which
+    # location every box is of, whatever it does to boxes and scores. Double holds any number through the sigmoid.
+    numbers = (torch.arange(locations, device=raw.scores.device, dtype=torch.float64) + 0.5) / locations
+    numbered = replace(raw, quality_logits=numbers.logit()[None])
+    sizes, scales = [prepared.size], [prepared.scale]
+    (before,) = model.postprocess.candidates(numbered, sizes, scales=scales, threshold=threshold)
+    (after,) = model.postprocess(numbered, sizes, scales=scales, threshold=threshold)
+    before, after = before.cpu(), after.cpu()
+    places = [_numbers(found, locations) for found in (before, after)]
+    logits = None if raw.quality_logits is None else raw.quality_logits[0].float().cpu()
+    before, after = (
+        replace(found, quality=None if logits is None else logits[place].sigmoid())
+        for found, place in zip((before, after), places, strict=True)
+    )
+    return Explained(
+        name=view.name,
+        picture=picture,
+        before=model.calibrated(before),
+        after=model.calibrated(after),
+        source=_same_pair(places, (before, after)),
+        class_scores=raw.scores[0].float().cpu()[places[0]],
+        truth=view.truth,
+        overlap=model.postprocess.nms_threshold,
+    )
+
+
+def _numbers(found: Detections, count: int) -> Tensor:
+    """Return the numbers that stand in place of the quality."""
+    assert found.quality is not None
+    return (found.quality.double() * count).floor().long()
+
+
+def _same_pair(places: Sequence[Tensor], found: tuple[Detections, Detections]) -> Tensor:
+    """Return the row among the first detections of each of the second: that of the same location and class."""
+    before, after = (place * len(one.class_names) + one.labels for place, one in zip(places, found, strict=True))
+    order = before.argsort()
+    return order[torch.searchsorted(before[order], after)]
+
+
+def _of_heads(
+    path: Path,
+    paths: Sequence[Path],
+    data: str | Path | Dataset | None,
+    *,
+    split: str,
+    limit: int | None,
+    threshold: float | None,
+) -> tuple[str, tuple[str, ...], Iterator[Explained]]:
+    """Return name, classes and pictures of a head's outputs."""
+    if data is None:
+        raise UserError(f"{path}: outputs of a head need their annotations: give --data")
+    dataset = open_annotations(data, split)
+    heads = open_heads(path, dataset, threshold=_HEADS_THRESHOLD if threshold is None else threshold)
+    chosen = _chosen(dataset, paths, split=split, limit=limit)
+    views = (_View(truth.name, lambda index=index: dataset.picture(index), truth) for index, truth in chosen)
+    found = (_of_outputs(heads.outputs, view, dataset.class_names, heads.threshold) for view in views)
+    return path.stem, dataset.class_names, found
+
+
+def _of_outputs(outputs: HeadOutputs, view: _View, class_names: tuple[str, ...], threshold: float) -> Explained:
+    """Return what a head's outputs hold for a picture; without the picture itself, boxes lie on a blank one."""
+    assert view.truth is not None
+    truth = view.truth
+    try:
+        picture = view.read()
+    except UserError:  # the arrays come without pictures
+        picture = np.full((*truth.size, 3), _BLANK, np.uint8)
+    mine = outputs[outputs.image_id == truth.image_id]
+    before = mine.candidates(truth.image_id, class_names, size=truth.size, threshold=threshold)
+    after = suppressed(replace(before, quality=torch.arange(len(before), dtype=torch.float64)))
+    assert after.quality is not None
+    source = after.quality.long()
+    return Explained(
+        name=view.name,
+        picture=picture,
+        before=before,
+        after=replace(after, quality=None),
+        source=source,
+        class_scores=mine.scores[_rows_of(mine, before)],
+        truth=truth,
+    )
+
+
+def _rows_of(mine: HeadOutputs, found: Detections) -> Tensor:
+    """Return the row of a head's outputs that each detection is of: the one whose edges it has."""
+    edges = mine.edges()
+    assert found.edges is not None
+    own = torch.cat([edges.positions, edges.probabilities], -1).flatten(1)
+    theirs = torch.cat([found.edges.positions, found.edges.probabilities], -1).flatten(1)
+    _, group = torch.cat([own, theirs]).unique(dim=0, return_inverse=True)
+    first = torch.full((int(group.max()) + 1 if len(group) else 0,), len(own))
+    first.scatter_reduce_(0, group[: len(own)], torch.arange(len(own)), "amin")
+    return first[group[len(own) :]]
