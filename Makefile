@@ -7,13 +7,14 @@ INSTALLED_DOCS := .venv/.installed-docs
 PROSE := $(wildcard src tests benchmarks docs README.md CONTRIBUTING.md CHANGELOG.md Makefile mkdocs.yml)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint format docs bench clean
+.PHONY: help venv demo test coverage test-slow lint format docs bench clean
 
 help:  ## list the targets
 	@echo "gfocal: make TARGET, where TARGET is one of"
 	@echo "  venv       make .venv and install gfocal with its tools (the others do this by themselves)"
 	@echo "  demo       train, evaluate and show a small detector; writes runs/demo/report.html"
-	@echo "  test       run the tests and print the coverage"
+	@echo "  test       run the tests"
+	@echo "  coverage   run the tests and print what of src they reach"
 	@echo "  test-slow  run the tests that train for minutes"
 	@echo "  lint       ruff, pyright, import layers and spelling"
 	@echo "  format     let ruff rewrite the code in the house style"
@@ -58,7 +59,10 @@ demo: $(INSTALLED)
 	$(BIN)/gfocal demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term --durations=5
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=5
+
+coverage: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow --timeout 7200 --durations=0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -160,44 +160,31 @@ def _of_model(
     picture = view.read()
     prepared = model.prepare(size)(picture)
     raw = model.forward(pad(prepared.image), precision=precision)
-    locations = raw.scores.shape[1]
-    # Post-processing carries the quality of each location along: given their numbers in its place, it tells which
-    # location every box is of, whatever it does to boxes and scores. Double holds any number through the sigmoid.
-    numbers = (torch.arange(locations, device=raw.scores.device, dtype=torch.float64) + 0.5) / locations
-    numbered = replace(raw, quality_logits=numbers.logit()[None])
     sizes, scales = [prepared.size], [prepared.scale]
-    (before,) = model.postprocess.candidates(numbered, sizes, scales=scales, threshold=threshold)
-    (after,) = model.postprocess(numbered, sizes, scales=scales, threshold=threshold)
+    (before,) = model.postprocess.candidates(raw, sizes, scales=scales, threshold=threshold)
+    (after,) = model.postprocess(raw, sizes, scales=scales, threshold=threshold)
     before, after = before.cpu(), after.cpu()
-    places = [_numbers(found, locations) for found in (before, after)]
-    logits = None if raw.quality_logits is None else raw.quality_logits[0].float().cpu()
-    before, after = (
-        replace(found, quality=None if logits is None else logits[place].sigmoid())
-        for found, place in zip((before, after), places, strict=True)
-    )
+    assert before.locations is not None
     return Explained(
         name=view.name,
         picture=picture,
         before=model.calibrated(before),
         after=model.calibrated(after),
-        source=_same_pair(places, (before, after)),
-        class_scores=raw.scores[0].float().cpu()[places[0]],
+        source=_same_pair(before, after),
+        class_scores=raw.scores[0].float().cpu()[before.locations],
         truth=view.truth,
         overlap=model.postprocess.nms_threshold,
     )
 
 
-def _numbers(found: Detections, count: int) -> Tensor:
-    """Return the numbers that stand in place of the quality."""
-    assert found.quality is not None
-    return (found.quality.double() * count).floor().long()
-
-
-def _same_pair(places: Sequence[Tensor], found: tuple[Detections, Detections]) -> Tensor:
+def _same_pair(before: Detections, after: Detections) -> Tensor:
     """Return the row among the first detections of each of the second: that of the same location and class."""
-    before, after = (place * len(one.class_names) + one.labels for place, one in zip(places, found, strict=True))
-    order = before.argsort()
-    return order[torch.searchsorted(before[order], after)]
+    assert before.locations is not None
+    assert after.locations is not None
+    classes = len(before.class_names)
+    ours, theirs = before.locations * classes + before.labels, after.locations * classes + after.labels
+    order = ours.argsort()
+    return order[torch.searchsorted(ours[order], theirs)]
 
 
 def _of_heads(
@@ -228,29 +215,15 @@ def _of_outputs(outputs: HeadOutputs, view: _View, class_names: tuple[str, ...],
         picture = view.read()
     except UserError:  # the arrays come without pictures
         picture = np.full((*truth.size, 3), _BLANK, np.uint8)
-    mine = outputs[outputs.image_id == truth.image_id]
-    before = mine.candidates(truth.image_id, class_names, size=truth.size, threshold=threshold)
-    after = suppressed(replace(before, quality=torch.arange(len(before), dtype=torch.float64)))
-    assert after.quality is not None
-    source = after.quality.long()
+    before = outputs.candidates(truth.image_id, class_names, size=truth.size, threshold=threshold)
+    after = suppressed(before)
+    assert before.locations is not None
     return Explained(
         name=view.name,
         picture=picture,
         before=before,
-        after=replace(after, quality=None),
-        source=source,
-        class_scores=mine.scores[_rows_of(mine, before)],
+        after=after,
+        source=_same_pair(before, after),
+        class_scores=outputs.scores[before.locations],
         truth=truth,
     )
-
-
-def _rows_of(mine: HeadOutputs, found: Detections) -> Tensor:
-    """Return the row of a head's outputs that each detection is of: the one whose edges it has."""
-    edges = mine.edges()
-    assert found.edges is not None
-    own = torch.cat([edges.positions, edges.probabilities], -1).flatten(1)
-    theirs = torch.cat([found.edges.positions, found.edges.probabilities], -1).flatten(1)
-    _, group = torch.cat([own, theirs]).unique(dim=0, return_inverse=True)
-    first = torch.full((int(group.max()) + 1 if len(group) else 0,), len(own))
-    first.scatter_reduce_(0, group[: len(own)], torch.arange(len(own)), "amin")
-    return first[group[len(own) :]]

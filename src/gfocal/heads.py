@@ -94,9 +94,11 @@ class HeadOutputs:
         """Return the boxes of a picture before suppression: a row for each location and class above the threshold.
 
         size: (height, width) of the picture, to which boxes are clipped. strides: those of the picture's levels, the
-        finest first, None for those among its rows. A location with two classes above the threshold has two rows.
+        finest first, None for those among its rows. A location with two classes above the threshold has two rows;
+        `locations` tells which row of these outputs each is of.
         """
-        mine = self[self.image_id == image_id]
+        places = (self.image_id == image_id).nonzero()[:, 0]
+        mine = self[places]
         row, label = (mine.scores > threshold).nonzero(as_tuple=True)
         edges = mine.edges()
         boxes = edges.mean
@@ -112,6 +114,7 @@ class HeadOutputs:
             class_names=class_names,
             edges=edges[row],
             levels=levels[row],
+            locations=places[row],
         )
 
     def detections(

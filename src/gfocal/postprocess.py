@@ -141,6 +141,7 @@ class PostProcess:
             ratio=ratio,
             quality_logits=None if quality is None else quality[index, locations].detach(),
             levels=_levels(locations, raw.priors.grids),
+            locations=locations,
         )
 
     def _detections(self, found: _Candidates, scores: Float[Tensor, " n"]) -> Detections:
@@ -153,6 +154,7 @@ class PostProcess:
             quality=None if quality is None else quality[found.row].sigmoid(),
             edges=self._edges(found.priors[found.row], found.code[found.row], found.ratio),
             levels=found.levels[found.row],
+            locations=found.locations[found.row],
         )
 
     def _edges(
@@ -169,7 +171,8 @@ class PostProcess:
 class _Candidates:
     """Pairs of location and class of one picture (n), and what the locations (m) they stand on still hold undecoded.
 
-    row: (n,) index of each pair into priors, code, quality_logits and levels.
+    row: (n,) index of each pair into priors, code, quality_logits, levels and locations. locations: (m,) index into
+    those of the raw output.
     """
 
     boxes: Float[Tensor, "n 4"]
@@ -181,6 +184,7 @@ class _Candidates:
     ratio: Float[Tensor, " 4"]
     quality_logits: Float[Tensor, " m"] | None
     levels: Int[Tensor, " m"]
+    locations: Int[Tensor, " m"]
 
     def __getitem__(self, index: Int[Tensor, " k"]) -> _Candidates:
         return replace(

@@ -153,8 +153,9 @@ class Detections:
 
     boxes: (n, 4) xyxy pixels. scores: (n,) in 0..1. labels: (n,) index into `class_names`. quality: (n,) in 0..1,
     the predicted IoU where a quality is predicted apart (V2's I), else None. edges: the distributions, or None.
-    levels: (n,) the level of the pyramid that found each box, 0 for the finest, or None where there are none. bands:
-    where edges and boxes lie with stated probabilities, of a calibrated model, else None.
+    levels: (n,) the level of the pyramid that found each box, 0 for the finest, or None where there are none.
+    locations: (n,) the place among all that the detector looked at, as `Raw` numbers them, or None where boxes come
+    from several views. bands: where edges and boxes lie with stated probabilities, of a calibrated model, else None.
     """
 
     boxes: Float[Tensor, "n 4"]
@@ -164,15 +165,15 @@ class Detections:
     quality: Float[Tensor, " n"] | None = None
     edges: EdgeDistributions | None = None
     levels: Int[Tensor, " n"] | None = None
+    locations: Int[Tensor, " n"] | None = None
     bands: Bands | None = None
 
     def __post_init__(self) -> None:
         count = len(self.boxes)
         if self.boxes.shape[1:] != (4,):
             raise ValueError(f"boxes must be (n, 4), got {tuple(self.boxes.shape)}")
-        for field in ("scores", "labels", "quality", "edges", "levels", "bands"):
-            value = getattr(self, field)
-            if value is not None and len(value) != count:
+        for field, value in self._columns().items():
+            if len(value) != count:
                 raise ValueError(f"{field} has {len(value)} rows, boxes has {count}")
         if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.class_names):
             raise ValueError(f"labels must lie in 0..{len(self.class_names) - 1}, one for each class name")
@@ -182,33 +183,19 @@ class Detections:
 
     def __getitem__(self, index: int | slice | Tensor) -> Detections:
         """Return the detections at `index` (int, slice, long or bool tensor); an int gives one row."""
-        index = rows_of(index, len(self))
-        return replace(
-            self,
-            boxes=self.boxes[index],
-            scores=self.scores[index],
-            labels=self.labels[index],
-            quality=None if self.quality is None else self.quality[index],
-            edges=None if self.edges is None else self.edges[index],
-            levels=None if self.levels is None else self.levels[index],
-            bands=None if self.bands is None else self.bands[index],
-        )
+        rows = rows_of(index, len(self))
+        return replace(self, **{field: value[rows] for field, value in self._columns().items()})
 
     def __iter__(self) -> Iterator[Detections]:
         return (self[index] for index in range(len(self)))
 
     def cpu(self) -> Detections:
         """Return the detections in the memory of the host."""
-        return replace(
-            self,
-            boxes=self.boxes.cpu(),
-            scores=self.scores.cpu(),
-            labels=self.labels.cpu(),
-            quality=None if self.quality is None else self.quality.cpu(),
-            edges=None if self.edges is None else self.edges.cpu(),
-            levels=None if self.levels is None else self.levels.cpu(),
-            bands=None if self.bands is None else self.bands.cpu(),
-        )
+        return replace(self, **{field: value.cpu() for field, value in self._columns().items()})
+
+    def _columns(self) -> dict[str, Any]:
+        """Return what has a row for each box, by field."""
+        return {name: value for name, value in vars(self).items() if name != "class_names" and value is not None}
 
     @property
     def names(self) -> list[str]:
