@@ -279,7 +279,7 @@ class Detections:
         array([[0., 0., 0., 0.]], dtype=float32)
         """
         try:
-            import supervision
+            import supervision  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise UserError("supervision is not installed: pip install 'gfocal[supervision]'") from error
         data: dict[str, Any] = {"class_name": np.array(self.names, dtype=str)}
