@@ -14,17 +14,16 @@ from torch import Tensor
 
 from gfocal.data.collate import pad
 from gfocal.data.dataset import Dataset
-from gfocal.data.opening import open_dataset
 from gfocal.data.pictures import read_picture
 from gfocal.draw.explain.material import Explained
 from gfocal.draw.explain.page import write_page
 from gfocal.draw.explain.still import write_stills
 from gfocal.errors import UserError
-from gfocal.heads import HeadOutputs, open_annotations, open_heads, suppressed
+from gfocal.heads import HeadOutputs, is_heads, open_annotations, open_heads, suppressed
 from gfocal.model import Model, load
 from gfocal.predicting import picture_files
 from gfocal.structures import Detections, Truth
-from gfocal.testing import check_classes
+from gfocal.testing import open_for
 
 FROM_DATA = 50
 """Pictures taken of a data set where none are named."""
@@ -70,12 +69,12 @@ def explain(
     1
     """
     paths = [Path(pictures)] if isinstance(pictures, str | Path) else [Path(picture) for picture in pictures]
-    if isinstance(model, str | Path) and Path(model).suffix == ".npz":
+    if is_heads(model):
         name, class_names, found = _of_heads(Path(model), paths, data, split=split, limit=limit, threshold=threshold)
     else:
         name = "the model" if isinstance(model, Model) else short_name(Path(model))
         model = model if isinstance(model, Model) else load(model)
-        views = _views(paths, data, split=split, limit=limit, class_names=model.class_names)
+        views = _views(paths, data, model=model, split=split, limit=limit)
         class_names = model.class_names
         found = (_of_model(model, view, threshold, size, precision) for view in views)
     seen = _told(found, None if png is None else Path(png), first_score, progress)
@@ -122,17 +121,16 @@ def _views(
     paths: Sequence[Path],
     data: str | Path | Dataset | None,
     *,
+    model: Model,
     split: str,
     limit: int | None,
-    class_names: tuple[str, ...],
 ) -> list[_View]:
     if data is None:
         if not paths:
             raise UserError("there is nothing to look at: name pictures, or a data set with --data")
         files = picture_files(paths)
         return [_View(file.name, lambda file=file: read_picture(file)) for file in files[:limit]]
-    dataset = open_dataset(data, split) if isinstance(data, str | Path) else data
-    check_classes(class_names, dataset.class_names, where=str(data) if isinstance(data, str | Path) else "data")
+    dataset = open_for(model, data, split)
     return [
         _View(truth.name, lambda index=index: dataset.picture(index), truth)
         for index, truth in _chosen(dataset, paths, split=split, limit=limit)
@@ -162,8 +160,7 @@ def _of_model(
     raw = model.forward(pad(prepared.image), precision=precision)
     sizes, scales = [prepared.size], [prepared.scale]
     (before,) = model.postprocess.candidates(raw, sizes, scales=scales, threshold=threshold)
-    (after,) = model.postprocess(raw, sizes, scales=scales, threshold=threshold)
-    before, after = before.cpu(), after.cpu()
+    before, after = before.cpu(), model.postprocess.suppressed(before).cpu()
     assert before.locations is not None
     return Explained(
         name=view.name,

@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeGuard, final
 
 import numpy as np
 import numpy.typing as npt
@@ -196,6 +196,15 @@ class OpenHeads:
                 strides=strides.get(truth.image_id),
             )
             yield truth, suppressed(found) if self.suppress else found
+
+
+def is_heads(source: object) -> TypeGuard[str | Path]:
+    """Return whether a source of detections is a file of a head's outputs, rather than a model.
+
+    >>> is_heads("heads.npz"), is_heads("runs/mine")
+    (True, False)
+    """
+    return isinstance(source, str | Path) and Path(source).suffix == ".npz"
 
 
 def open_heads(

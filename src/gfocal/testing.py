@@ -29,16 +29,19 @@ def detect(
     batch: int = 1,
     workers: int = 0,
     precision: str | None = None,
+    suppress: bool = True,
 ) -> Iterator[tuple[Truth, Detections]]:
     """Yield the truth and the detections of each picture of a data set, in its order and its own pixels.
 
     size: (short, long), None for the recipe's. batch: pictures at once. workers: processes that read pictures.
+    suppress: whether the detections went through suppression, or are all candidates, in no order.
     """
+    process = model.postprocess if suppress else model.postprocess.candidates
     examples = EvaluationExamples(dataset, model.prepare(size))
     loader = DataLoader(examples, batch_size=batch, num_workers=workers, collate_fn=collate)
     for group in loader:
         raw = model.forward(group.images, precision=precision)
-        found = model.postprocess(raw, group.sizes, scales=group.scales)
+        found = process(raw, group.sizes, scales=group.scales)
         yield from zip(map(dataset.truth, group.indices), map(model.calibrated, found), strict=True)
 
 
@@ -77,8 +80,7 @@ def evaluate(
     classes of the data set are not the model's.
     """
     model = model if isinstance(model, Model) else load(model)
-    dataset = open_dataset(data, split) if isinstance(data, str | Path) else data
-    check_classes(model.class_names, dataset.class_names, where=str(data) if isinstance(data, str | Path) else "data")
+    dataset = open_for(model, data, split)
     evaluator = CocoEvaluator(dataset.class_names)
     results: list[dict[str, Any]] = []
     if augmentation is None:
@@ -94,6 +96,13 @@ def evaluate(
         with whole_or_absent(save) as scratch:
             scratch.write_text(json.dumps(results), encoding="utf-8")
     return evaluator.metrics()
+
+
+def open_for(model: Model, data: str | Path | Dataset, split: str) -> Dataset:
+    """Open what --data takes, or take an open data set; UserError where its classes are not the model's."""
+    dataset = open_dataset(data, split) if isinstance(data, str | Path) else data
+    check_classes(model.class_names, dataset.class_names, where=str(data) if isinstance(data, str | Path) else "data")
+    return dataset
 
 
 def check_classes(model: tuple[str, ...], data: tuple[str, ...], *, where: str) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import gfocal
-from gfocal.cli.__main__ import main
+from commands import ran
 from gfocal.data.scenes import Scenes
 from gfocal.testing import detect
 from helpers import save_eager_model
@@ -55,17 +55,6 @@ def heads(tmp_path_factory):
         json.dumps({"images": images, "annotations": annotations, "categories": categories})
     )
     return folder / "head.npz", folder / "labels.json"
-
-
-def ran(capsys, *arguments):
-    """Return exit code, standard output and standard error of a command."""
-    code = 0
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        code = stop.code or 0
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def test_arrays_of_a_head_are_calibrated_and_reported(capsys, heads, tmp_path):

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import gfocal
-from gfocal.cli.__main__ import main
+from commands import ran
 from gfocal.data.scenes import CLASS_NAMES
 from helpers import official_name, save_eager_model
 
@@ -30,17 +30,6 @@ def picture(tmp_path):
     path = tmp_path / "picture.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 120, 3), dtype=np.uint8)).save(path)
     return path
-
-
-def ran(capsys, *arguments):
-    """Return exit code, standard output and standard error of a command."""
-    code = 0
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        code = stop.code or 0
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def refused(capsys, *arguments):

@@ -184,7 +184,7 @@ def matched_edges(
     outcomes = {f.name: torch.cat([getattr(part, f.name) for part in everything]) for f in fields(Outcomes)}
     return MatchedEdges(
         **columns,
-        edges=_joined(edges),
+        edges=EdgeDistributions.cat(edges) if edges else None,
         outcomes=Outcomes(**outcomes),
         num_pictures=len(parts),
         num_truths=truths,
@@ -212,11 +212,3 @@ def _rows(
         "sizes": torch.tensor(truth.size, dtype=torch.float32).expand(count, 2),
         "pictures": torch.full((count,), picture),
     }
-
-
-def _joined(edges: list[EdgeDistributions]) -> EdgeDistributions | None:
-    if not edges:
-        return None
-    return EdgeDistributions(
-        torch.cat([part.probabilities for part in edges]), torch.cat([part.positions for part in edges])
-    )

@@ -51,11 +51,11 @@ def calibrate(
 
     from gfocal.analysis.calibration import calibrate as fit
     from gfocal.analysis.calibration.writing import check_save, save_calibration, write_report
-    from gfocal.heads import open_annotations
+    from gfocal.heads import is_heads, open_annotations
     from gfocal.model import load
     from gfocal.progress import ProgressBar
 
-    heads = model.endswith(".npz")
+    heads = is_heads(model)
     check_save(save, heads=heads)
     total = sum(len(open_annotations(data, name)) for name in (split, fit_split) if name is not None)
     with ProgressBar(total, "matching" if heads else "detecting") as bar:

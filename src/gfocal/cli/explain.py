@@ -51,8 +51,9 @@ def explain(
     """
     import gfocal
     from gfocal.explaining import short_name
+    from gfocal.heads import is_heads
 
-    loaded = model if Path(model).suffix == ".npz" else gfocal.load(model, device=device)
+    loaded = model if is_heads(model) else gfocal.load(model, device=device)
     count = gfocal.explain(
         loaded,
         pictures or (),

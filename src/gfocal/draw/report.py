@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import math
 import os
@@ -18,9 +16,9 @@ from string import Template
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
+from gfocal.draw.embedding import jpeg_uri
 from gfocal.draw.pictures import Points, class_colour, edge_profiles, rows, text_colour
 from gfocal.errors import UserError
 from gfocal.structures import Detections, EdgeDistributions, Truth
@@ -137,11 +135,12 @@ def _card(index: int, picture: ReportPicture, shown: Detections) -> str:
     outlines = "".join(f"<rect {_rectangle(box)}/>" for box in truths)
     visible = int((shown.scores >= _FIRST_THRESHOLD).sum())
     name = escape(picture.name)
+    uri = jpeg_uri(picture.picture, longest=_LONGEST_SIDE, quality=88, subsampling=0)
     return (
         f'<article class="card" data-picture="{index}" aria-labelledby="name-{index}"><header>'
         f'<h3 id="name-{index}">{name}</h3><p class="count">{visible} of {len(shown)} boxes</p></header>'
         f'<div class="stage" style="--ratio:{width / height:.5f}">'
-        f'<img src="{_data_uri(picture.picture)}" alt="{name}" width="{width}" height="{height}">'
+        f'<img src="{uri}" alt="{name}" width="{width}" height="{height}">'
         f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" role="group" '
         f'aria-label="Boxes found in {name}"><g class="truth" aria-hidden="true">{outlines}</g>{"".join(boxes)}</svg>'
         f'<div class="tags" aria-hidden="true">{"".join(tags)}</div></div></article>'
@@ -195,14 +194,6 @@ def _path(points: Points) -> str:
 
 def _number(value: float) -> str:
     return f"{round(value, 2):.7g}"
-
-
-def _data_uri(picture: NDArray[np.uint8]) -> str:
-    image = Image.fromarray(picture).convert("RGB")
-    image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=88, subsampling=0, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _boxes_data(shown: Detections) -> list[dict[str, object]]:

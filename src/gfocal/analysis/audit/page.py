@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections import Counter
 from html import escape
 from importlib import resources
@@ -12,10 +10,10 @@ from string import Template
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from gfocal.analysis.audit.suspicions import EDGES, KINDS, Audit, Box, Suspicion
 from gfocal.data.dataset import Dataset
+from gfocal.draw.embedding import jpeg_uri
 from gfocal.errors import UserError
 from gfocal.files import whole_or_absent
 
@@ -105,7 +103,7 @@ def _crop(suspicion: Suspicion, picture: npt.NDArray[np.uint8] | None, told: str
     left, top, right, bottom = _window(boxes, None if picture is None else picture.shape[:2])
     image = ""
     if picture is not None:
-        uri = _data_uri(picture[top:bottom, left:right])
+        uri = jpeg_uri(picture[top:bottom, left:right], longest=LONGEST)
         image = f'<image href="{uri}" x="{left}" y="{top}" width="{right - left}" height="{bottom - top}"/>'
     drawn = ""
     for box, kind in ((suspicion.box, "annotated"), (suspicion.expected_box, "expected")):
@@ -144,11 +142,3 @@ def _edge(box: Box, edge: str) -> str:
     if place % 2 == 0:
         return f"M{box[place]:.7g},{top:.7g}V{bottom:.7g}"
     return f"M{left:.7g},{box[place]:.7g}H{right:.7g}"
-
-
-def _data_uri(crop: npt.NDArray[np.uint8]) -> str:
-    image = Image.fromarray(crop)
-    image.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=82, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

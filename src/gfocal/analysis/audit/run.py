@@ -22,7 +22,7 @@ from gfocal.analysis.audit.checks import (
 from gfocal.analysis.audit.suspicions import Audit, Suspicion
 from gfocal.data.dataset import Dataset
 from gfocal.errors import UserError
-from gfocal.heads import open_annotations, open_heads
+from gfocal.heads import is_heads, open_annotations, open_heads
 from gfocal.model import Model, load
 from gfocal.structures import Detections, Truth
 from gfocal.testing import check_classes, detect
@@ -60,7 +60,7 @@ def audit(
     """
     if name is None:
         name = str(data) if isinstance(data, str | Path) else "data"
-    if not isinstance(source, Model) and Path(source).suffix == ".npz":
+    if is_heads(source):
         pairs: Iterable[tuple[Truth, Detections]] = open_heads(source, data, split=split)
     else:
         model = source if isinstance(source, Model) else load(source)

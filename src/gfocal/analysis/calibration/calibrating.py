@@ -29,12 +29,11 @@ from gfocal.analysis.matching import MatchedEdges, matched_edges
 from gfocal.bands import Bands
 from gfocal.calibration import Calibration, Spread
 from gfocal.data.dataset import Dataset
-from gfocal.data.opening import open_dataset
 from gfocal.errors import UserError, unknown
-from gfocal.heads import open_heads
+from gfocal.heads import is_heads, open_heads
 from gfocal.model import Model, load
 from gfocal.structures import Detections, EdgeDistributions, Truth
-from gfocal.testing import check_classes, detect
+from gfocal.testing import detect, open_for
 
 Pairs = Iterable[tuple[Truth, Detections]]
 
@@ -79,7 +78,7 @@ def calibrate(
         raise unknown("spread", str(spread), get_args(Spread))
     if not 0 < fit_share < 1:
         raise UserError(f"the share of pictures to fit on must lie between 0 and 1, got {fit_share}")
-    loaded = None if _is_heads(model) else model if isinstance(model, Model) else load(model)
+    loaded = None if is_heads(model) else model if isinstance(model, Model) else load(model)
     seeing = {"size": size, "batch": batch, "workers": workers, "precision": precision}
 
     def matches(name: str, done: int) -> tuple[MatchedEdges, tuple[str, ...]]:
@@ -114,8 +113,7 @@ def _pairs(
     if model is None:
         opened = open_heads(heads, data, split=split)
         return opened, opened.class_names
-    dataset = open_dataset(data, split) if isinstance(data, str | Path) else data
-    check_classes(model.class_names, dataset.class_names, where=_name(data))
+    dataset = open_for(model, data, split)
     return detect(model.with_calibration(None), dataset, **seeing), model.class_names
 
 
@@ -237,10 +235,6 @@ def coverage_over_splits(
         Repeated(stage, tuple(np.mean(rows, axis=0).tolist()), tuple(np.std(rows, axis=0).tolist()))
         for stage, rows in columns.items()
     )
-
-
-def _is_heads(model: Model | str | Path) -> bool:
-    return not isinstance(model, Model) and Path(model).suffix == ".npz"
 
 
 def _matched(

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from gfocal.analysis.doctor.findings import Example, Finding
 from gfocal.data.dataset import Dataset
+from gfocal.draw.embedding import jpeg_uri
 from gfocal.errors import UserError
 from gfocal.structures import Truth
 
@@ -56,9 +54,10 @@ def _card(picture: npt.NDArray[np.uint8], truth: Truth, examples: Sequence[Examp
     first = examples[0]
     details = list(dict.fromkeys(example.detail for example in examples if example.detail))[:SHOWN]
     caption = ": ".join(part for part in (f"{first.split} {truth.name}", "; ".join(details)) if part)
+    uri = jpeg_uri(picture, longest=LONGEST)
     return (
         f'<figure><svg viewBox="{left:.7g} {top:.7g} {right - left:.7g} {bottom - top:.7g}" role="img" '
-        f'aria-label="{escape(caption)}"><image href="{_data_uri(picture)}" width="{width}" height="{height}"/>'
+        f'aria-label="{escape(caption)}"><image href="{uri}" width="{width}" height="{height}"/>'
         f'<g class="other">{others}</g><g class="mark">{marks}</g></svg><figcaption>{escape(caption)}</figcaption>'
         "</figure>"
     )
@@ -87,11 +86,3 @@ def _ring(box: Sequence[float], least: float) -> str:
     x, y = (left + right) / 2, (top + bottom) / 2
     rx, ry = (right - left) / 2 + least, (bottom - top) / 2 + least
     return f'<ellipse cx="{x:.7g}" cy="{y:.7g}" rx="{rx:.7g}" ry="{ry:.7g}"/>'
-
-
-def _data_uri(picture: npt.NDArray[np.uint8]) -> str:
-    image = Image.fromarray(picture)
-    image.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=82, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from gfocal.analysis.rescoring.measuring import Report, Samples, Suppress, matches, signals, with_interval
 from gfocal.analysis.rescoring.rescorer import Pairs, Rescorer, fit_rescorer
-from gfocal.data.collate import collate
 from gfocal.data.dataset import Dataset
-from gfocal.data.examples import EvaluationExamples
-from gfocal.data.opening import open_dataset
 from gfocal.errors import UserError, at_least
-from gfocal.heads import open_heads, suppressed
+from gfocal.heads import is_heads, open_heads, suppressed
 from gfocal.model import Model, load
 from gfocal.structures import Detections, Truth
-from gfocal.testing import check_classes
+from gfocal.testing import detect, open_for
 
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 """The exponents of the quality that are tried; that of the score stays 1, because only their ratio ranks."""
@@ -191,16 +187,9 @@ def _collected(source: Source, data: str | Path | Dataset | None, split: str) ->
         return list(source), suppressed
     if data is None:
         raise UserError("name the data set that the boxes are held against: --data DATA")
-    if not isinstance(source, Model) and Path(source).suffix == ".npz":
+    if is_heads(source):
         return list(open_heads(source, data, split=split, suppress=False)), suppressed
     model = source if isinstance(source, Model) else load(source)
-    dataset = open_dataset(data, split) if isinstance(data, str | Path) else data
-    check_classes(model.class_names, dataset.class_names, where="data")
-    return list(_candidates(model, dataset)), model.postprocess.suppressed
-
-
-def _candidates(model: Model, dataset: Dataset) -> Iterator[tuple[Truth, Detections]]:
-    loader = DataLoader(EvaluationExamples(dataset, model.prepare()), batch_size=1, collate_fn=collate)  # type: ignore[arg-type]
-    for group in loader:
-        found = model.postprocess.candidates(model.forward(group.images), group.sizes, scales=group.scales)
-        yield from zip(map(dataset.truth, group.indices), (each.cpu() for each in found), strict=True)
+    # as the network puts them out: a calibration is for reading, not for ranking
+    pairs = detect(model.with_calibration(None), open_for(model, data, split), suppress=False)
+    return [(truth, found.cpu()) for truth, found in pairs], model.postprocess.suppressed
