@@ -21,7 +21,7 @@ from gfocal.builder import Parts, build_parts
 from gfocal.checkpoint import load_state
 from gfocal.config import Recipe
 from gfocal.errors import UserError
-from gfocal.model import load
+from gfocal.model import load_model
 from gfocal.official import (
     BACKBONES,
     IGNORED,
@@ -229,7 +229,7 @@ def test_the_version_of_deformable_convolutions_is_read_off_the_file(tmp_path: P
     for given in (None, first):
         weights = open_weights(tmp_path / "file.pth", recipe=given)
         assert weights.recipe.backbone == recipe.backbone
-        assert load(tmp_path / "file.pth", recipe=given, device="cpu").recipe == weights.recipe
+        assert load_model(tmp_path / "file.pth", recipe=given, device="cpu").recipe == weights.recipe
 
 
 def test_files_whose_recipe_cannot_be_found_ask_for_it() -> None:

@@ -13,7 +13,7 @@ from gfocal.builder import build_parts
 from gfocal.checkpoint import load_state
 from gfocal.config import Recipe
 from gfocal.errors import UserError
-from gfocal.model import load
+from gfocal.model import load_model
 from gfocal.official import OfficialFile, convert_official, read_official, recipe_of_official
 from gfocal.recipes import RECIPES
 from helpers import (
@@ -55,7 +55,7 @@ def test_files_of_the_baselines_become_our_weights(
         content["state_dict"] |= {"data_preprocessor.mean": torch.zeros(3, 1, 1)}
         content["meta"] = {"dataset_meta": {"classes": recipe.class_names}}
     torch.save(content, tmp_path / "official.pth")
-    model = load(tmp_path / "official.pth", recipe=recipe, device="cpu")
+    model = load_model(tmp_path / "official.pth", recipe=recipe, device="cpu")
     assert {key: value.shape for key, value in model.detector.state_dict().items()} == {
         key: value.shape for key, value in parts.detector.state_dict().items()
     }

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from gfocal.errors import UserError
     from gfocal.evaluation import Metrics
     from gfocal.explaining import explain
-    from gfocal.model import Model, build, convert, load
+    from gfocal.loading import load
+    from gfocal.model import Model, build, convert
     from gfocal.recipes import get_recipe
     from gfocal.structures import Detections, EdgeDistributions
     from gfocal.testing import evaluate
@@ -57,7 +58,7 @@ _HOMES = {
     "evaluate": "gfocal.testing",
     "explain": "gfocal.explaining",
     "get_recipe": "gfocal.recipes",
-    "load": "gfocal.model",
+    "load": "gfocal.loading",
     "rescore": "gfocal.analysis.rescoring",
     "train": "gfocal.training",
 }

@@ -20,7 +20,7 @@ from gfocal.draw.explain.page import write_page
 from gfocal.draw.explain.still import write_stills
 from gfocal.errors import UserError
 from gfocal.heads import HeadOutputs, is_heads, open_annotations, open_heads, suppressed
-from gfocal.model import Model, load
+from gfocal.model import Model, load_model
 from gfocal.predicting import picture_files
 from gfocal.structures import Detections, Truth
 from gfocal.testing import open_for
@@ -73,7 +73,7 @@ def explain(
         name, class_names, found = _of_heads(Path(model), paths, data, split=split, limit=limit, threshold=threshold)
     else:
         name = "the model" if isinstance(model, Model) else short_name(Path(model))
-        model = model if isinstance(model, Model) else load(model)
+        model = model if isinstance(model, Model) else load_model(model)
         views = _views(paths, data, model=model, split=split, limit=limit)
         class_names = model.class_names
         found = (_of_model(model, view, threshold, size, precision) for view in views)

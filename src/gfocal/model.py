@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias, final, overload
+from typing import final
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
+from jaxtyping import Float
 from torch import Tensor
 
 from gfocal.boxrep import BoxRepresentation
@@ -18,21 +16,17 @@ from gfocal.builder import Parts, build_parts
 from gfocal.calibration import Calibration
 from gfocal.checkpoint import load_state, save_weights, without_init
 from gfocal.config import Recipe, name_of_outside
-from gfocal.data.collate import pad
-from gfocal.data.pictures import read_picture, to_rgb
-from gfocal.data.preparing import Prepare
 from gfocal.devices import autocast, choose_device, choose_precision
 from gfocal.errors import UserError
+from gfocal.predictor import Predictor
 from gfocal.quality import Quality
 from gfocal.recipes import get_recipe
 from gfocal.structures import Detections, Raw
 from gfocal.weights import open_weights
 
-Picture: TypeAlias = "str | Path | Image.Image | npt.NDArray[np.uint8]"
-
 
 @final
-class Model:
+class Model(Predictor):
     """A recipe's detector, criterion and post-processing on one device, and a calibration where it has one."""
 
     def __init__(
@@ -52,11 +46,6 @@ class Model:
         """The three objects that the model stands on."""
         return Parts(self.detector, self.criterion, self.postprocess)
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The name of each label."""
-        return self.recipe.class_names
-
     def with_calibration(self, calibration: Calibration | None) -> Model:
         """Return the model with another calibration, or none; the detector itself is shared.
 
@@ -74,63 +63,25 @@ class Model:
 
         >>> import gfocal
         >>> model = gfocal.build("gflv2_r18_mini", device="cpu")
-        >>> found = model.predict(np.zeros((64, 64, 3), np.uint8))
+        >>> found = model.predict(torch.zeros(64, 64, 3, dtype=torch.uint8).numpy())
         >>> model.calibrated(found) is found
         True
         """
         return found if self.calibration is None else self.calibration.apply(found)
 
-    @overload
-    def predict(
+    def find(
         self,
-        source: Picture,
+        images: Float[Tensor, "b 3 h w"],
+        sizes: Sequence[tuple[int, int]],
         *,
-        size: tuple[int, int] | None = None,
-        precision: str | None = None,
+        scales: Sequence[tuple[float, float]] | None = None,
         threshold: float | None = None,
-    ) -> Detections: ...
-
-    @overload
-    def predict(
-        self,
-        source: Sequence[Picture],
-        *,
-        size: tuple[int, int] | None = None,
         precision: str | None = None,
-        threshold: float | None = None,
-    ) -> list[Detections]: ...
-
-    def predict(
-        self,
-        source: Picture | Sequence[Picture],
-        *,
-        size: tuple[int, int] | None = None,
-        precision: str | None = None,
-        threshold: float | None = None,
-    ) -> Detections | list[Detections]:
-        """Return what is in a picture, or in each of a list, in the picture's own pixels.
-
-        source: path, PIL image, uint8 RGB array (h, w, 3), or a list of them. size: (short, long) side in pixels the
-        picture is resized to; None takes the recipe's. precision: "float32", "bfloat16", "float16", or None for the
-        fastest that the device is built for. threshold: lowest score, 0..1; None takes the recipe's test threshold.
-        Where the model has a calibration, `edges` are the calibrated distributions, and `bands` tell where edges and
-        boxes lie with stated probabilities; boxes, scores and their order are the same with and without one.
-        UserError for a picture that cannot be read.
-        """
-        single = isinstance(source, str | Path | Image.Image | np.ndarray)
-        pictures = [source] if single else list(source)
-        prepare = self.prepare(size)
-        found = [self._predict(picture, prepare, precision, threshold) for picture in pictures]
-        return found[0] if single else found
-
-    def _predict(
-        self, picture: Picture, prepare: Prepare, precision: str | None, threshold: float | None
-    ) -> Detections:
-        array = read_picture(picture) if isinstance(picture, str | Path) else to_rgb(picture)
-        prepared = prepare(array)
-        raw = self.forward(pad(prepared.image), precision=precision)
-        (found,) = self.postprocess(raw, [prepared.size], scales=[prepared.scale], threshold=threshold)
-        return self.calibrated(found.cpu())
+    ) -> list[Detections]:
+        """Return the detections of each picture of a padded batch (see `Predictor.find`)."""
+        raw = self.forward(images, precision=precision)
+        found = self.postprocess(raw, sizes, scales=scales, threshold=threshold)
+        return [self.calibrated(one.cpu()) for one in found]
 
     def forward(self, images: Tensor, *, precision: str | None = None) -> Raw:
         """Return the raw output for a padded batch (b, 3, h, w) of normalised pictures, without gradients."""
@@ -138,22 +89,6 @@ class Model:
         images = images.to(self.device, memory_format=torch.channels_last)
         with torch.inference_mode(), autocast(dtype, self.device):
             return self.detector.eval()(images)
-
-    def prepare(self, size: tuple[int, int] | None = None) -> Prepare:
-        """Return the preparation of a picture for this model; size: (short, long), None for the recipe's."""
-        pictures = self.recipe.pictures
-        short, long = size or (pictures.short, pictures.long)
-        if not 1 <= short <= long:
-            raise UserError(f"size must be (short, long) with 1 <= short <= long, got {(short, long)}")
-        return Prepare(
-            short=short,
-            long=long,
-            mean=pictures.mean,
-            std=pictures.std,
-            bgr=pictures.bgr,
-            upscale=pictures.upscale or size is not None,
-            keep_aspect=pictures.keep_aspect,
-        )
 
     def save(self, path: str | Path) -> None:
         """Write weights, recipe and calibration as one .safetensors file, which `gfocal.load` reads back."""
@@ -190,12 +125,12 @@ def convert(source: str | Path, out: str | Path, *, recipe: str | Path | Recipe 
     """
     if Path(out).suffix != ".safetensors":
         raise UserError(f"{out}: converted weights are .safetensors: let the name end so")
-    model = load(source, recipe=recipe, device="cpu")
+    model = load_model(source, recipe=recipe, device="cpu")
     model.save(out)
     return model.recipe
 
 
-def load(
+def load_model(
     source: str | Path,
     *,
     recipe: str | Path | Recipe | None = None,

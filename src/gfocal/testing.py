@@ -3,46 +3,57 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader
 
-from gfocal.data.collate import collate
+from gfocal.data.collate import Batch, collate
 from gfocal.data.dataset import Dataset
 from gfocal.data.examples import EvaluationExamples
 from gfocal.data.opening import open_dataset
 from gfocal.errors import UserError
 from gfocal.evaluation import CocoEvaluator, Metrics
 from gfocal.files import whole_or_absent
-from gfocal.model import Model, load
+from gfocal.loading import load
+from gfocal.model import Model
+from gfocal.predictor import Predictor
 from gfocal.structures import Detections, Truth
 from gfocal.tta import Augmentation, predict_augmented
 
 
 def detect(
-    model: Model,
+    model: Predictor,
     dataset: Dataset,
     *,
     size: tuple[int, int] | None = None,
     batch: int = 1,
     workers: int = 0,
     precision: str | None = None,
-    suppress: bool = True,
 ) -> Iterator[tuple[Truth, Detections]]:
     """Yield the truth and the detections of each picture of a data set, in its order and its own pixels.
 
     size: (short, long), None for the recipe's. batch: pictures at once. workers: processes that read pictures.
-    suppress: whether the detections went through suppression, or are all candidates, in no order.
     """
-    process = model.postprocess if suppress else model.postprocess.candidates
+    for group in _groups(model, dataset, size=size, batch=batch, workers=workers):
+        found = model.find(group.images, group.sizes, scales=group.scales, precision=precision)
+        yield from zip(map(dataset.truth, group.indices), found, strict=True)
+
+
+def detect_candidates(model: Model, dataset: Dataset) -> Iterator[tuple[Truth, Detections]]:
+    """Yield what `detect` does, before suppression: all candidates, in no order."""
+    for group in _groups(model, dataset):
+        found = model.postprocess.candidates(model.forward(group.images), group.sizes, scales=group.scales)
+        yield from zip(map(dataset.truth, group.indices), (model.calibrated(one.cpu()) for one in found), strict=True)
+
+
+def _groups(
+    model: Predictor, dataset: Dataset, *, size: tuple[int, int] | None = None, batch: int = 1, workers: int = 0
+) -> Iterable[Batch]:
+    """Return the pictures of a data set, prepared for a model."""
     examples = EvaluationExamples(dataset, model.prepare(size))
-    loader = DataLoader(examples, batch_size=batch, num_workers=workers, collate_fn=collate)
-    for group in loader:
-        raw = model.forward(group.images, precision=precision)
-        found = process(raw, group.sizes, scales=group.scales)
-        yield from zip(map(dataset.truth, group.indices), map(model.calibrated, found), strict=True)
+    return DataLoader(examples, batch_size=batch, num_workers=workers, collate_fn=collate)
 
 
 def detect_augmented(
@@ -60,7 +71,7 @@ def detect_augmented(
 
 
 def evaluate(
-    model: Model | str | Path,
+    model: Predictor | str | Path,
     data: str | Path | Dataset,
     *,
     split: str = "val",
@@ -74,21 +85,23 @@ def evaluate(
 ) -> Metrics:
     """Return the COCO metrics of a model on a split of a data set.
 
-    model: a Model, or what `gfocal.load` takes. data: what --data takes, or an open data set. augmentation: the views
+    model: what `gfocal.load` returns or takes. data: what --data takes, or an open data set. augmentation: the views
     of test-time augmentation, one picture at a time. save: also write the detections as a COCO results file, which
     the evaluation server of test-dev takes. progress: called with the number of pictures done. UserError where the
     classes of the data set are not the model's.
     """
-    model = model if isinstance(model, Model) else load(model)
+    model = model if isinstance(model, Predictor) else load(model)
     dataset = open_for(model, data, split)
     evaluator = CocoEvaluator(dataset.class_names)
     results: list[dict[str, Any]] = []
     if augmentation is None:
         pairs = detect(model, dataset, size=size, batch=batch, workers=workers, precision=precision)
+    elif not isinstance(model, Model):
+        raise UserError("test-time augmentation joins views before suppression, which exported files do not hand out")
     else:
         pairs = detect_augmented(model, dataset, augmentation, size=size, precision=precision)
     for done, (truth, found) in enumerate(pairs, start=1):
-        evaluator.add(truth, found.cpu())
+        evaluator.add(truth, found)
         results += found.to_coco(truth.image_id, dataset.category_ids) if save else []
         if progress is not None:
             progress(done)
@@ -98,7 +111,7 @@ def evaluate(
     return evaluator.metrics()
 
 
-def open_for(model: Model, data: str | Path | Dataset, split: str) -> Dataset:
+def open_for(model: Predictor, data: str | Path | Dataset, split: str) -> Dataset:
     """Open what --data takes, or take an open data set; UserError where its classes are not the model's."""
     dataset = open_dataset(data, split) if isinstance(data, str | Path) else data
     check_classes(model.class_names, dataset.class_names, where=str(data) if isinstance(data, str | Path) else "data")

@@ -14,7 +14,7 @@ from gfocal.analysis.scales import get_scale
 from gfocal.config import read_recipe
 from gfocal.data.scenes import CLASS_NAMES, Scenes
 from gfocal.errors import UserError
-from gfocal.model import load
+from gfocal.model import load_model
 from gfocal.recipes import get_recipe
 from gfocal.recipes.tables import get_table
 
@@ -117,7 +117,7 @@ def test_runs_of_one_seed_share_what_they_have_in_common(tmp_path: Path) -> None
     runs = [Run(get_recipe(name), 3) for name in ("gfl_r50_fpn_1x", "gflv2_r50_fpn_1x")]
     perform(runs, plan)
     frozen = "backbone.conv1.0.weight"
-    first, second = (load(folder_of(run, plan)).detector.state_dict() for run in runs)
+    first, second = (load_model(folder_of(run, plan)).detector.state_dict() for run in runs)
     assert first[frozen].equal(second[frozen])
     for run in runs:
         outcome = outcome_of(run, plan)

@@ -24,7 +24,7 @@ from gfocal.data.dataset import Dataset
 from gfocal.errors import UserError
 from gfocal.evaluation import CocoEvaluator
 from gfocal.files import whole_or_absent
-from gfocal.model import load
+from gfocal.model import load_model
 from gfocal.progress import ProgressBar
 from gfocal.testing import detect
 from gfocal.training.run import train
@@ -189,7 +189,7 @@ def _do(run: Run, plan: Plan, train_data: Dataset, test_data: Dataset) -> None:
     training = json.loads((folder / "trained.json").read_text(encoding="utf-8"))["seconds"]
 
     start = time.monotonic()
-    model = load(folder / "last.safetensors", device=plan.device)
+    model = load_model(folder / "last.safetensors", device=plan.device)
     evaluator, recorder = CocoEvaluator(model.class_names), MatchRecorder(model.class_names)
     precision = get_scale(plan.scale).precision
     for truth, found in detect(model, test_data, batch=EVALUATION_BATCH, precision=precision):

@@ -52,7 +52,7 @@ def calibrate(
     from gfocal.analysis.calibration import calibrate as fit
     from gfocal.analysis.calibration.writing import check_save, save_calibration, write_report
     from gfocal.heads import is_heads, open_annotations
-    from gfocal.model import load
+    from gfocal.model import load_model
     from gfocal.progress import ProgressBar
 
     heads = is_heads(model)
@@ -60,7 +60,7 @@ def calibrate(
     total = sum(len(open_annotations(data, name)) for name in (split, fit_split) if name is not None)
     with ProgressBar(total, "matching" if heads else "detecting") as bar:
         report, calibrated = fit(
-            model if heads else load(model, device=device),
+            model if heads else load_model(model, device=device),
             data,
             split=split,
             fit_split=fit_split,

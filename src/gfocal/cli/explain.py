@@ -52,8 +52,9 @@ def explain(
     import gfocal
     from gfocal.explaining import short_name
     from gfocal.heads import is_heads
+    from gfocal.model import load_model
 
-    loaded = model if is_heads(model) else gfocal.load(model, device=device)
+    loaded = model if is_heads(model) else load_model(model, device=device)
     count = gfocal.explain(
         loaded,
         pictures or (),

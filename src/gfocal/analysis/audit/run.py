@@ -23,7 +23,7 @@ from gfocal.analysis.audit.suspicions import Audit, Suspicion
 from gfocal.data.dataset import Dataset
 from gfocal.errors import UserError
 from gfocal.heads import is_heads, open_annotations, open_heads
-from gfocal.model import Model, load
+from gfocal.model import Model, load_model
 from gfocal.structures import Detections, Truth
 from gfocal.testing import check_classes, detect
 
@@ -63,7 +63,7 @@ def audit(
     if is_heads(source):
         pairs: Iterable[tuple[Truth, Detections]] = open_heads(source, data, split=split)
     else:
-        model = source if isinstance(source, Model) else load(source)
+        model = source if isinstance(source, Model) else load_model(source)
         dataset = open_annotations(data, split)
         check_classes(model.class_names, dataset.class_names, where=name)
         pairs = detect(model, dataset, size=size, precision=precision)

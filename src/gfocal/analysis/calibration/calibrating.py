@@ -31,7 +31,7 @@ from gfocal.calibration import Calibration, Spread
 from gfocal.data.dataset import Dataset
 from gfocal.errors import UserError, unknown
 from gfocal.heads import is_heads, open_heads
-from gfocal.model import Model, load
+from gfocal.model import Model, load_model
 from gfocal.structures import Detections, EdgeDistributions, Truth
 from gfocal.testing import detect, open_for
 
@@ -78,7 +78,7 @@ def calibrate(
         raise unknown("spread", str(spread), get_args(Spread))
     if not 0 < fit_share < 1:
         raise UserError(f"the share of pictures to fit on must lie between 0 and 1, got {fit_share}")
-    loaded = None if is_heads(model) else model if isinstance(model, Model) else load(model)
+    loaded = None if is_heads(model) else model if isinstance(model, Model) else load_model(model)
     seeing = {"size": size, "batch": batch, "workers": workers, "precision": precision}
 
     def matches(name: str, done: int) -> tuple[MatchedEdges, tuple[str, ...]]:

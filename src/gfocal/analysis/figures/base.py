@@ -13,7 +13,7 @@ from gfocal.analysis.runs import Plan, Run
 from gfocal.config import Recipe
 from gfocal.data.dataset import Dataset
 from gfocal.errors import UserError
-from gfocal.model import Model, load
+from gfocal.model import Model, load_model
 from gfocal.testing import check_classes
 
 Cell: TypeAlias = "str | int | float"
@@ -54,7 +54,7 @@ class Material:
 
     def model(self, index: int) -> Model:
         """Load a model; UserError where its classes are not those of the pictures."""
-        model = load(self.sources[index], device=self.plan.device)
+        model = load_model(self.sources[index], device=self.plan.device)
         if self.dataset is not None:
             check_classes(model.class_names, self.dataset.class_names, where=str(self.sources[index]))
         return model

@@ -14,9 +14,9 @@ from gfocal.analysis.rescoring.rescorer import Pairs, Rescorer, fit_rescorer
 from gfocal.data.dataset import Dataset
 from gfocal.errors import UserError, at_least
 from gfocal.heads import is_heads, open_heads, suppressed
-from gfocal.model import Model, load
+from gfocal.model import Model, load_model
 from gfocal.structures import Detections, Truth
-from gfocal.testing import detect, open_for
+from gfocal.testing import detect_candidates, open_for
 
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 """The exponents of the quality that are tried; that of the score stays 1, because only their ratio ranks."""
@@ -189,7 +189,7 @@ def _collected(source: Source, data: str | Path | Dataset | None, split: str) ->
         raise UserError("name the data set that the boxes are held against: --data DATA")
     if is_heads(source):
         return list(open_heads(source, data, split=split, suppress=False)), suppressed
-    model = source if isinstance(source, Model) else load(source)
+    model = source if isinstance(source, Model) else load_model(source)
     # as the network puts them out: a calibration is for reading, not for ranking
-    pairs = detect(model.with_calibration(None), open_for(model, data, split), suppress=False)
+    pairs = detect_candidates(model.with_calibration(None), open_for(model, data, split))
     return [(truth, found.cpu()) for truth, found in pairs], model.postprocess.suppressed
