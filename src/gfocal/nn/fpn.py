@@ -43,7 +43,7 @@ class FPN(nn.Module):
         """Return the levels, finest first, of features (b, c, h, w), finest first."""
         merged = [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
         for i in range(len(merged) - 1, 0, -1):
-            upper = F.interpolate(merged[i], size=merged[i - 1].shape[-2:], mode="nearest")
+            upper = F.interpolate(merged[i], size=features[i - 1].shape[-2:], mode="nearest")
             merged[i - 1] = merged[i - 1] + upper
         levels = [output(feature) for output, feature in zip(self.output, merged, strict=True)]
         source = features[-1] if self.from_input else levels[-1]

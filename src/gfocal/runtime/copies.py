@@ -1,0 +1,59 @@
+"""Private copies of a detector for inference, made anew when its weights have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+import torch
+from torch import Tensor
+
+from gfocal.detector import Detector
+from gfocal.structures import Raw
+
+Network: TypeAlias = Callable[[Tensor], Raw]
+SAMPLE = 16
+"""Weights of which a number is looked at for changes behind PyTorch's back."""
+
+
+@final
+class Copies:
+    """Keeps one copy of a detector for each precision that was asked for.
+
+    make: makes it of a detector in eval() and a dtype.
+    """
+
+    def __init__(self, make: Callable[[Detector, torch.dtype], Network]) -> None:
+        self._make = make
+        self._made: dict[torch.dtype, tuple[_Stamp, Network]] = {}
+
+    def of(self, detector: Detector, dtype: torch.dtype) -> Network:
+        """Return the copy that computes in `dtype`, with the weights the detector has now."""
+        stamp = _Stamp.of(detector)
+        known = self._made.get(dtype)
+        if known is None or known[0] != stamp:
+            known = self._made[dtype] = stamp, self._make(detector, dtype)
+        return known[1]
+
+
+@dataclass(frozen=True)
+class _Stamp:
+    """Tells whether weights are still what they were, without reading them all.
+
+    versions: address of each and how often PyTorch changed it. sample: one number of a few, because what is done
+    through `.data` is not counted.
+    """
+
+    versions: tuple[tuple[int, int], ...]
+    sample: tuple[float, ...]
+
+    @classmethod
+    def of(cls, detector: Detector) -> _Stamp:
+        """Return the stamp of a detector's weights as they are now."""
+        # twice as fast as parameters() and buffers(), and it is done for every picture
+        held = [part for m in detector.modules() for part in (m._parameters, m._buffers) if part]  # pyright: ignore[reportPrivateUsage]
+        tensors = [tensor for part in held for tensor in part.values() if tensor is not None]
+        versions = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
+        some = [t.detach().as_strided((1,), (1,), t.storage_offset()) for t in tensors[:: len(tensors) // SAMPLE + 1]]
+        return cls(versions, tuple(torch.cat(some).tolist()))

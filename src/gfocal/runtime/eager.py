@@ -1,0 +1,48 @@
+"""A private copy of a detector for inference."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import fx, nn
+
+from gfocal.detector import Detector
+from gfocal.runtime.fusing import fold_norms, fuse_activations, fuse_additions, skip_identities, traced
+from gfocal.runtime.packing import pack
+
+
+@torch.no_grad()
+def accelerated(detector: Detector, dtype: torch.dtype) -> Detector:
+    """Return a copy of a detector for inference in `dtype`: norms folded, and on a CPU convolutions packed and fused.
+
+    Weights that nothing changes are those of `detector` themselves. A backbone that cannot be traced keeps its norms.
+    """
+    twin, graphs = folded(detector)
+    if torch.backends.mkldnn.is_available() and _device(detector).type == "cpu":
+        pack(twin, dtype)
+        for graph in graphs:
+            fuse_additions(graph)
+            fuse_activations(graph)
+            graph.recompile()
+    return twin
+
+
+@torch.no_grad()
+def folded(detector: Detector) -> tuple[Detector, list[fx.GraphModule]]:
+    """Return a copy of a detector whose norms are folded, and those of its parts that are graphs."""
+    graphs: list[fx.GraphModule] = []
+    memo: dict[int, object] = {id(tensor): tensor for tensor in [*detector.parameters(), *detector.buffers()]}
+    for module in (detector.backbone, detector.neck):
+        graph = traced(module)
+        if graph is not None:
+            skip_identities(graph)
+            fold_norms(graph)
+            graph.recompile()
+            memo[id(module)] = graph
+            graphs.append(graph)
+    return copy.deepcopy(detector, memo), graphs
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device

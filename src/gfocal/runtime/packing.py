@@ -1,0 +1,47 @@
+"""Convolutions as oneDNN likes them on the CPU: weights laid out once, additions and ReLU on the way out."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@final
+class PackedConv2d(nn.Module):
+    """Does what a convolution does, in `dtype`, without gradients.
+
+    The weight is laid out for the size of the first input; other sizes give the same numbers. rectified: whether what
+    is below 0 becomes 0 at the end.
+    """
+
+    def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.weight = conv.weight.detach().to(dtype)
+        self.bias = None if conv.bias is None else conv.bias.detach().to(dtype)
+        self.geometry: tuple[Any, ...] = list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
+        self.rectified = False
+        self.laid_out = False
+
+    def forward(self, x: Float[Tensor, "b c h w"], other: Tensor | None = None) -> Float[Tensor, "b d h2 w2"]:
+        """Return the convolution of x, plus `other` of the result's shape where it is given."""
+        x = x.to(self.weight.dtype)
+        if not self.laid_out:
+            lay_out = torch._C._nn.mkldnn_reorder_conv2d_weight  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+            self.weight = lay_out(self.weight.to_mkldnn(), *self.geometry, x.shape)
+            self.laid_out = True
+        # what torch.compile makes of convolutions on a CPU; builds without oneDNN lack it
+        convolve = torch.ops.mkldnn._convolution_pointwise
+        if other is None:
+            return convolve(x, self.weight, self.bias, *self.geometry, "relu" if self.rectified else "none", [], "")
+        other, after = other.to(x.dtype), "relu" if self.rectified else None
+        return convolve.binary(x, other, self.weight, self.bias, *self.geometry, "add", None, after, [], "")
+
+
+def pack(network: nn.Module, dtype: torch.dtype) -> None:
+    """Replace every convolution of a network by its packed form, where it has one."""
+    for name, module in list(network.named_modules()):
+        if type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str):
+            network.set_submodule(name, PackedConv2d(module, dtype))
