@@ -13,8 +13,9 @@ from torch import Tensor
 from gfocal.boxrep import BoxRepresentation
 from gfocal.coding import Coding
 from gfocal.errors import UserError
-from gfocal.ops.nms import SUPPRESSIONS
+from gfocal.ops.nms import HARD_SUPPRESSIONS, SUPPRESSIONS
 from gfocal.ops.voting import vote
+from gfocal.ranking import RANKINGS
 from gfocal.structures import Detections, EdgeDistributions, Grid, Priors, Raw
 
 
@@ -64,15 +65,7 @@ class PostProcess:
         many pixels of the batch stand for one of the picture, along x and y; boxes are divided by it before
         suppression, as in the reference. threshold: replaces `score_threshold`.
         """
-        found: list[Detections] = []
-        for candidates in self._ranked(raw, sizes, scales, threshold):
-            kept, scores = self._suppress(candidates.boxes, candidates.scores, candidates.labels)
-            survivors = self._detections(candidates[kept], scores)
-            if self.vote_sigma is not None:
-                among = self._detections(candidates, candidates.scores)
-                survivors = _voted(survivors, among, kept, sigma=self.vote_sigma)
-            found.append(survivors)
-        return found
+        return [self._survivors(view) for view in self._views(raw, sizes, scales, threshold)]
 
     def candidates(
         self,
@@ -83,7 +76,8 @@ class PostProcess:
         threshold: float | None = None,
     ) -> list[Detections]:
         """Return what `__call__` would suppress among, in no order: for merging views of one picture first."""
-        return [self._detections(c, c.scores) for c in self._ranked(raw, sizes, scales, threshold)]
+        views = self._views(raw, sizes, scales, threshold)
+        return [self._detections(found, found.scores) for found in (self._candidates(view, None) for view in views)]
 
     def suppressed(self, found: Detections) -> Detections:
         """Return what suppression leaves of boxes from anywhere, best score first."""
@@ -97,43 +91,54 @@ class PostProcess:
         suppression = SUPPRESSIONS[self.nms]
         return suppression(boxes, scores, labels, iou_threshold=self.nms_threshold, limit=self.max_detections)
 
-    def _ranked(
+    def _views(
         self,
         raw: Raw,
         sizes: Sequence[tuple[int, int]],
         scales: Sequence[tuple[float, float]] | None,
         threshold: float | None,
-    ) -> list[_Candidates]:
+    ) -> list[_View]:
         if len(sizes) != raw.scores.shape[0]:
             raise ValueError(f"{len(sizes)} sizes were given for a batch of {raw.scores.shape[0]} pictures")
         threshold = self.score_threshold if threshold is None else threshold
         scales = [(1.0, 1.0)] * len(sizes) if scales is None else scales
         return [
-            self._picture(raw, index, size=size, scale=scale, threshold=threshold)
-            for index, (size, scale) in enumerate(zip(sizes, scales, strict=True))
+            _View(raw, index, *geometry, threshold) for index, geometry in enumerate(zip(sizes, scales, strict=True))
         ]
 
-    def _picture(
-        self, raw: Raw, index: int, *, size: tuple[int, int], scale: tuple[float, float], threshold: float
-    ) -> _Candidates:
-        scores, held = raw.scores[index].detach(), raw.class_scores[index].detach()
-        if self.ranking == "locations":
-            locations = _best_of_levels(scores.amax(dim=-1), raw.priors.grids, self.max_per_level)
-            locations = locations[held[locations].amax(dim=-1) > threshold]
-            row, label = (held[locations] > threshold).nonzero(as_tuple=True)
-        else:
-            above = scores.masked_fill(held <= threshold, 0)
-            location, label = _best_pairs_of_levels(above, raw.priors.grids, self.max_per_level)
-            locations, row = location.unique(return_inverse=True)
+    def _survivors(self, view: _View) -> Detections:
+        """Return what suppression leaves of a picture's candidates."""
+        # whether a box survives hard suppression depends on better ones alone: the best few settle the first survivors
+        best = 4 * self.max_detections if self.vote_sigma is None and self.nms in HARD_SUPPRESSIONS else None
+        while True:
+            found = self._candidates(view, best)
+            kept, scores = self._suppress(found.boxes, found.scores, found.labels)
+            if best is None or found.complete or len(kept) == self.max_detections:
+                break
+            best *= 4
+        survivors = self._detections(found[kept], scores)
+        if self.vote_sigma is None:
+            return survivors
+        return _voted(survivors, self._detections(found, found.scores), kept, sigma=self.vote_sigma)
+
+    def _candidates(self, view: _View, best: int | None) -> _Candidates:
+        """Return the pairs of location and class that suppression chooses from: at least the `best` ones, or all."""
+        raw, index = view.raw, view.index
+        scores = raw.scores[index].detach()
+        held = scores if raw.class_scores is raw.scores else raw.class_scores[index].detach()
+        location, label, complete = RANKINGS[self.ranking](
+            scores, held, raw.priors.grids, threshold=view.threshold, limit=self.max_per_level, best=best
+        )
+        locations, row = location.unique_consecutive(return_inverse=True)
         priors, code = raw.priors[locations], raw.box[index, locations].detach()
-        height, width = size
+        height, width = view.size
         limit = code.new_tensor([width, height, width, height]) - self.coding.last_pixel
-        ratio = code.new_tensor([*scale, *scale])
+        ratio = code.new_tensor([*view.scale, *view.scale])
         boxes = self.coding.decode(priors, self.box.values(code)).clamp(min=0).minimum(limit) / ratio
         quality = raw.quality_logits
         return _Candidates(
             boxes=boxes[row],
-            scores=scores[locations[row], label],
+            scores=scores[location, label],
             labels=label,
             row=row,
             priors=priors,
@@ -142,6 +147,7 @@ class PostProcess:
             quality_logits=None if quality is None else quality[index, locations].detach(),
             levels=_levels(locations, raw.priors.grids),
             locations=locations,
+            complete=complete,
         )
 
     def _detections(self, found: _Candidates, scores: Float[Tensor, " n"]) -> Detections:
@@ -168,11 +174,22 @@ class PostProcess:
 
 
 @dataclass(frozen=True)
+class _View:
+    """One picture of a batch: size (height, width) in it before padding, and pixels of it for one of the picture."""
+
+    raw: Raw
+    index: int
+    size: tuple[int, int]
+    scale: tuple[float, float]
+    threshold: float
+
+
+@dataclass(frozen=True)
 class _Candidates:
     """Pairs of location and class of one picture (n), and what the locations (m) they stand on still hold undecoded.
 
     row: (n,) index of each pair into priors, code, quality_logits, levels and locations. locations: (m,) index into
-    those of the raw output.
+    those of the raw output. complete: whether no pair was left out.
     """
 
     boxes: Float[Tensor, "n 4"]
@@ -185,6 +202,7 @@ class _Candidates:
     quality_logits: Float[Tensor, " m"] | None
     levels: Int[Tensor, " m"]
     locations: Int[Tensor, " m"]
+    complete: bool
 
     def __getitem__(self, index: Int[Tensor, " k"]) -> _Candidates:
         return replace(
@@ -201,38 +219,7 @@ def _voted(survivors: Detections, among: Detections, kept: Int[Tensor, " k"], *,
     return replace(survivors, edges=edges, boxes=edges.mean.clamp(min=0).minimum(ends.repeat(2)))
 
 
-def _best_of_levels(best: Float[Tensor, " n"], grids: Sequence[Grid], limit: int | None) -> Int[Tensor, " k"]:
-    """Return the locations that are among the `limit` best of their level."""
-    kept: list[Tensor] = []
-    start = 0
-    for grid in grids:
-        stop = start + grid.num_priors
-        if limit is not None and grid.num_priors > limit:
-            kept.append(best[start:stop].topk(limit).indices + start)
-        else:
-            kept.append(torch.arange(start, stop, device=best.device))
-        start = stop
-    return torch.cat(kept)
-
-
 def _levels(locations: Int[Tensor, " m"], grids: Sequence[Grid]) -> Int[Tensor, " m"]:
     """Return the level that each location lies on, 0 for the first."""
     stops = torch.tensor([grid.num_priors for grid in grids], device=locations.device).cumsum(0)
     return torch.bucketize(locations, stops, right=True)
-
-
-def _best_pairs_of_levels(
-    scores: Float[Tensor, "n c"], grids: Sequence[Grid], limit: int | None
-) -> tuple[Int[Tensor, " k"], Int[Tensor, " k"]]:
-    """Return location and class of the pairs whose score is not 0 and among the `limit` best of their level."""
-    kept: list[Tensor] = []
-    start = 0
-    for grid in grids:
-        level = scores[start : start + grid.num_priors]
-        pairs = level.flatten().nonzero()[:, 0]
-        if limit is not None and len(pairs) > limit:
-            pairs = pairs[level.flatten()[pairs].topk(limit).indices]
-        kept.append(pairs + start * scores.shape[1])
-        start += grid.num_priors
-    pair = torch.cat(kept)
-    return pair // scores.shape[1], pair % scores.shape[1]

@@ -10,8 +10,9 @@ from gfocal.ops.distributions import top_probabilities
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("k", [1, 4, 17])
-def test_both_ways_give_the_sorted_probabilities(k: int, layout: torch.memory_format) -> None:
-    logits = torch.randn(2, 68, 5, 7, generator=torch.Generator().manual_seed(0)).mul(3).to(memory_format=layout)
+@pytest.mark.parametrize("cells", [(5, 7), (20, 30)], ids=["few", "many"])
+def test_all_ways_give_the_sorted_probabilities(cells: tuple[int, int], k: int, layout: torch.memory_format) -> None:
+    logits = torch.randn(2, 68, *cells, generator=torch.Generator().manual_seed(0)).mul(3).to(memory_format=layout)
     logits[0, :17, 0, 0] = 0  # ties
     expected = logits.unflatten(1, (4, 17)).softmax(2).sort(dim=2, descending=True).values[:, :, :k]
     with torch.no_grad():

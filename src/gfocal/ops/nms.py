@@ -147,3 +147,6 @@ SUPPRESSIONS: Mapping[str, Suppression] = {
     "soft_linear": soft_nms_linear,
     "soft_gaussian": soft_nms_gaussian,
 }
+
+HARD_SUPPRESSIONS = frozenset({"nms", "agnostic"})
+"""Those in which a box stays or goes by what is better than it alone, with its score as it was."""
