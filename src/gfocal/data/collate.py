@@ -103,19 +103,32 @@ def pad_size(size: tuple[int, int], *, multiple: int = 32) -> tuple[int, int]:
 def pad(image: Float[Tensor, "3 h w"], *, multiple: int = 32) -> Float[Tensor, "1 3 H W"]:
     """Return one normalised picture as a batch of its own, padded with zeros on the right and below."""
     height, width = image.shape[1:]
-    padded = image.new_zeros(1, 3, *pad_size((height, width), multiple=multiple))
-    padded[0, :, :height, :width] = image
+    padded = _canvas(1, pad_size((height, width), multiple=multiple))
+    _place(image, padded[0])
     return padded
+
+
+def _canvas(count: int, size: tuple[int, int]) -> Float[Tensor, "b 3 h w"]:
+    """Return unset memory for pictures, in which the channels of a pixel lie together, as convolutions take them."""
+    return torch.empty(count, *size, 3).permute(0, 3, 1, 2)
+
+
+def _place(image: Float[Tensor, "3 h w"], canvas: Float[Tensor, "3 H W"]) -> None:
+    """Copy a picture to the upper left corner of a canvas and fill the rest with zeros."""
+    height, width = image.shape[1:]
+    canvas[:, :height, :width] = image
+    canvas[:, height:] = 0
+    canvas[:, :height, width:] = 0
 
 
 def collate(examples: Sequence[Example], *, multiple: int = 32) -> Batch:
     """Put at least one example into a batch, each in the upper left corner of its padding."""
     sizes = [(example.image.shape[1], example.image.shape[2]) for example in examples]
     height, width = pad_size((max(h for h, _ in sizes), max(w for _, w in sizes)), multiple=multiple)
-    images = examples[0].image.new_zeros(len(examples), 3, height, width)
+    images = _canvas(len(examples), (height, width))
     truths: list[dict[str, Tensor | tuple[int, int]]] = []
     for image, example, (h, w) in zip(images, examples, sizes, strict=True):
-        image[:, :h, :w] = example.image
+        _place(example.image, image)
         truths.append({"boxes": example.boxes, "labels": example.labels, "size": pad_size((h, w), multiple=multiple)})
     return Batch(
         images,
