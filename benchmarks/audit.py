@@ -110,6 +110,7 @@ def spoil(
         crowd=torch.tensor([row[2] for row in rows], dtype=torch.bool),
         softness=None,
         areas=None,
+        ids=None,
     )
     return new, flaws
 

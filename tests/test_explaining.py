@@ -85,8 +85,11 @@ def test_soft_suppression_keeps_track_of_its_boxes(model, kind):
 def test_a_data_set_brings_pictures_and_truth(model, tmp_path):
     out = tmp_path / "page.html"
     calls = []
-    assert explain(model, out=out, data="scenes", limit=3, candidates=20, progress=calls.append) == 3
-    assert calls == [1, 2, 3]
+    count = explain(
+        model, out=out, data="scenes", limit=3, candidates=20, progress=lambda *counts: calls.append(counts)
+    )
+    assert count == 3
+    assert calls == [(1, 3), (2, 3), (3, 3)]
     scenes = Scenes(length=200, seed=1)
     for index, picture in enumerate(told(out)):
         truth = scenes.truth(index)
@@ -161,10 +164,10 @@ def heads(tmp_path):
 
 
 def test_outputs_of_a_head_lie_on_a_blank_picture(heads):
-    name, classes, found = _of_heads(
+    name, classes, views, see = _of_heads(
         heads / "heads.npz", [], heads / "val.json", split="val", limit=None, threshold=None
     )
-    (explained,) = found
+    (explained,) = map(see, views)
     assert (name, classes) == ("heads", ("cat", "dog"))
     assert explained.picture.shape == (150, 200, 3)
     assert explained.before.scores.tolist() == pytest.approx([0.8, 0.7, 0.6, 0.1])
@@ -186,7 +189,9 @@ def test_the_command_writes_a_page(run_folder, tmp_path, capsys):
     picture = tmp_path / "picture.png"
     Image.fromarray(Scenes(length=1, seed=1).picture(0)).save(picture)
     main(["explain", str(run_folder), str(picture), "-o", str(tmp_path / "p.html"), "--device", "cpu"])
-    assert f"1 picture explained in {tmp_path / 'p.html'}" in capsys.readouterr().out
+    told_of = capsys.readouterr()
+    assert f"1 picture explained in {tmp_path / 'p.html'}" in told_of.out
+    assert re.search(r"explaining 1/1  \d+:\d\d left 0:00", told_of.err)
     assert told(tmp_path / "p.html")[0]["name"] == "picture.png"
 
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gfocal.histograms import Histograms
+from gfocal.histograms import Histograms, highest
 
 
 def rows_of(index: int | slice | Tensor, count: int) -> slice | Tensor:
@@ -119,6 +119,15 @@ class EdgeDistributions:
         positions[:, [0, 2]] = width - positions[:, [0, 2]]
         return EdgeDistributions(self.probabilities[:, order], positions)
 
+    def shifted(self, x: float, y: float) -> EdgeDistributions:
+        """Return the distributions moved by x and y pixels, from a part of a picture into the whole.
+
+        >>> edges = EdgeDistributions(torch.ones(1, 4, 2) / 2, torch.arange(2.0).expand(1, 4, 2))
+        >>> edges.shifted(100, 10).mean
+        tensor([[100.5000,  10.5000, 100.5000,  10.5000]])
+        """
+        return EdgeDistributions(self.probabilities, self.positions + self.positions.new_tensor([[x], [y], [x], [y]]))
+
     @property
     def mean(self) -> Float[Tensor, "n 4"]:
         """Expected coordinate of each edge in pixels: the unclipped box, xyxy (paper V1, Eq. 5)."""
@@ -131,7 +140,7 @@ class EdgeDistributions:
         heights = self._histograms.heights
         bins = torch.arange(len(heights), device=heights.device, dtype=heights.dtype)[:, None]
         deviation = bins - (heights * bins).sum(0)
-        return (heights * deviation.square()).sum(0).sqrt().view(len(self), 4) * self.step.abs()
+        return deviation.square_().mul_(heights).sum(0).sqrt().view(len(self), 4) * self.step.abs()
 
     @cached_property
     def step(self) -> Float[Tensor, "n 4"]:
@@ -169,7 +178,7 @@ class EdgeDistributions:
         """Entropy of each edge in nats, from 0 to log(bins)."""
         # torch.special.entr takes ten times as long
         heights = self._histograms.heights
-        return -(heights * heights.clamp(min=torch.finfo(heights.dtype).tiny).log()).sum(0).view(len(self), 4)
+        return -heights.clamp(min=torch.finfo(heights.dtype).tiny).log_().mul_(heights).sum(0).view(len(self), 4)
 
     @property
     def clipped(self) -> Float[Tensor, "n 4"]:
@@ -259,7 +268,7 @@ class EdgeDistributions:
         enough = max(least, torch.finfo(masses.dtype).eps) * self._histograms.border[-1]
         found: list[tuple[Tensor, Tensor]] = []
         while not found or (masses.amax(0) >= enough).any():
-            mass, index = masses.max(0)
+            mass, index = highest(masses)
             counted = mass >= enough
             found.append((tops.gather(0, index[None])[0].where(counted, torch.nan), mass.where(counted, 0)))
             masses.scatter_(0, index[None], 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from gfocal.draw.explain.still import write_stills
 from gfocal.errors import UserError
 from gfocal.heads import HeadOutputs, is_heads, open_annotations, open_heads, suppressed
 from gfocal.model import Model, load_model
-from gfocal.predicting import picture_files
+from gfocal.sources import picture_files
 from gfocal.structures import Detections, Truth
 from gfocal.testing import open_for
 
@@ -47,7 +48,7 @@ def explain(
     precision: str | None = None,
     png: str | Path | None = None,
     title: str | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> int:
     """Write one page that works offline, in which each box can be asked where its edges may lie; return its pictures.
 
@@ -56,8 +57,8 @@ def explain(
     are shown as the truth, and without `pictures` its first ones are looked at, 50 or `limit`. threshold: the lowest
     score told, None for the recipe's test threshold. first_score: the lowest that is shown at first. candidates: boxes
     before suppression told of a picture. png: a folder for still pictures, too. title: heading of the page, None for
-    one from the model's name. progress: called with the number of pictures done. UserError for what cannot be read or
-    written, and pictures that `data` does not hold.
+    one from the model's name. progress: called with the number of pictures done and that of all. UserError for what
+    cannot be read or written, and pictures that `data` does not hold.
 
     >>> import gfocal, tempfile
     >>> from pathlib import Path
@@ -70,14 +71,16 @@ def explain(
     """
     paths = [Path(pictures)] if isinstance(pictures, str | Path) else [Path(picture) for picture in pictures]
     if is_heads(model):
-        name, class_names, found = _of_heads(Path(model), paths, data, split=split, limit=limit, threshold=threshold)
+        name, class_names, views, see = _of_heads(
+            Path(model), paths, data, split=split, limit=limit, threshold=threshold
+        )
     else:
         name = "the model" if isinstance(model, Model) else short_name(Path(model))
         model = model if isinstance(model, Model) else load_model(model)
         views = _views(paths, data, model=model, split=split, limit=limit)
         class_names = model.class_names
-        found = (_of_model(model, view, threshold, size, precision) for view in views)
-    seen = _told(found, None if png is None else Path(png), first_score, progress)
+        see = partial(_of_model, model, threshold=threshold, size=size, precision=precision)
+    seen = _told(views, see, None if png is None else Path(png), score=first_score, progress=progress)
     return write_page(
         Path(out),
         seen,
@@ -98,18 +101,23 @@ class _View:
 
 
 def _told(
-    found: Iterator[Explained], png: Path | None, score: float, progress: Callable[[int], None] | None
+    views: Sequence[_View],
+    see: Callable[[_View], Explained],
+    png: Path | None,
+    *,
+    score: float,
+    progress: Callable[[int, int], None] | None,
 ) -> Iterator[Explained]:
-    """Pass on what is explained; on the way, write the stills and tell the progress."""
+    """Yield what is seen in each picture; on the way, write the stills and tell the progress."""
     taken: dict[str, int] = {}
-    for done, explained in enumerate(found, start=1):
+    for done, explained in enumerate(map(see, views), start=1):
         stem = Path(explained.name).stem or "picture"
         number = taken[stem] = taken.get(stem, 0) + 1
         if png is not None:
             write_stills(png, stem if number == 1 else f"{stem}-{number}", explained, score=score)
         yield explained
         if progress is not None:
-            progress(done)
+            progress(done, len(views))
 
 
 def short_name(path: Path) -> str:
@@ -152,7 +160,7 @@ def _chosen(dataset: Dataset, paths: Sequence[Path], *, split: str, limit: int |
 
 
 def _of_model(
-    model: Model, view: _View, threshold: float | None, size: tuple[int, int] | None, precision: str | None
+    model: Model, view: _View, *, threshold: float | None, size: tuple[int, int] | None, precision: str | None
 ) -> Explained:
     """Return what a model finds in a picture, and what it was chosen from."""
     picture = view.read()
@@ -192,19 +200,19 @@ def _of_heads(
     split: str,
     limit: int | None,
     threshold: float | None,
-) -> tuple[str, tuple[str, ...], Iterator[Explained]]:
-    """Return name, classes and pictures of a head's outputs."""
+) -> tuple[str, tuple[str, ...], list[_View], Callable[[_View], Explained]]:
+    """Return name, classes and pictures of a head's outputs, and what tells what they hold for one."""
     if data is None:
         raise UserError(f"{path}: outputs of a head need their annotations: give --data")
     dataset = open_annotations(data, split)
     heads = open_heads(path, dataset, threshold=_HEADS_THRESHOLD if threshold is None else threshold)
     chosen = _chosen(dataset, paths, split=split, limit=limit)
-    views = (_View(truth.name, lambda index=index: dataset.picture(index), truth) for index, truth in chosen)
-    found = (_of_outputs(heads.outputs, view, dataset.class_names, heads.threshold) for view in views)
-    return path.stem, dataset.class_names, found
+    views = [_View(truth.name, lambda index=index: dataset.picture(index), truth) for index, truth in chosen]
+    see = partial(_of_outputs, heads.outputs, class_names=dataset.class_names, threshold=heads.threshold)
+    return path.stem, dataset.class_names, views, see
 
 
-def _of_outputs(outputs: HeadOutputs, view: _View, class_names: tuple[str, ...], threshold: float) -> Explained:
+def _of_outputs(outputs: HeadOutputs, view: _View, *, class_names: tuple[str, ...], threshold: float) -> Explained:
     """Return what a head's outputs hold for a picture; without the picture itself, boxes lie on a blank one."""
     assert view.truth is not None
     truth = view.truth

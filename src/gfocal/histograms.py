@@ -6,12 +6,13 @@ start of the first one something lies: the middle of the first is 0.5.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -19,7 +20,7 @@ from torch import Tensor
 class Histograms:
     """Histograms whose mass fills each cell evenly.
 
-    heights: (bins, e), 0 or more, each column with a sum above 0.
+    heights: (bins, e), two bins or more, 0 or above, each column with a sum above 0.
 
     >>> Histograms(torch.tensor([[0.25], [0.75]])).share(torch.tensor([[1.5]]))
     tensor([[0.6250]])
@@ -48,7 +49,7 @@ class Histograms:
         """Return the first place before which each share of the mass lies; for 0, where the mass starts."""
         # the ends are those of the mass, not of the bins, and rounding may leave the sum a little off 1
         wanted = _at_least_tiny(share * self.border[-1])
-        cell = (self.border[1:-1, None] < wanted).sum(0)
+        cell = (self.border[1:-1, None] - wanted).lt_(0).sum(0).long()
         inside = (wanted - self.border.gather(0, cell)) / _at_least_tiny(self.heights.gather(0, cell))
         return cell + inside.clamp(0, 1)
 
@@ -62,25 +63,21 @@ class Histograms:
         >>> mass[:, 0], place[3, 0]
         (tensor([0.3750, 0.0000, 0.0000, 0.6250]), tensor(3.5000))
         """
-        bins, count = self.heights.shape
-        middle = (self.border[1:] + self.border[:-1]) / 2
-        place = (torch.arange(bins, device=middle.device, dtype=middle.dtype) + 0.5)[:, None].expand(-1, count)
-        rise = self.heights.diff(dim=0)
-        rising = torch.ones(bins + 1, count, device=middle.device, dtype=torch.bool)
-        rising[1:-1] = rise > 0
-        rising[-1] = False
-        if (rise == 0).any():
-            middle, place, rising = _levelled(middle, place, rising, rise == 0)
-        # products, because picking by a mask takes several times as long
-        valley = (rising[1:] > rising[:-1]).to(middle.dtype)
-        start, end = middle * valley, middle + self.border[-1] * (1 - valley)
+        border, total = self.border, self.border[-1:]
+        index = torch.arange(len(self.heights), device=border.device, dtype=border.dtype)[:, None]
+        # numbers that are 0 or 1 and products, because booleans and picking by them take several times as long
+        slope = self.heights.diff(dim=0).sign()
+        rising, start, first = slope.relu(), border[:-1], index
+        if not slope.all():
+            rising, start, first = _levelled(slope, start)
+        slopes = torch.cat([torch.ones_like(total), rising, torch.zeros_like(total)])
+        valley, peak = (slopes[1:] - slopes[:-1]).relu_(), (slopes[:-1] - slopes[1:]).relu_()
         # what lies before the last valley grows along the bins, what lies before the next one falls against them
-        for before, row in pairwise(start.unbind()):
-            torch.maximum(row, before, out=row)
-        for after, row in pairwise(reversed(end.unbind())):
-            torch.minimum(row, after, out=row)
-        mass = torch.minimum(end, self.border[-1]) - start
-        return mass * (rising[1:] < rising[:-1]).to(middle.dtype), place
+        middle = (start + border[1:]).div_(2)
+        before, after = middle * valley, torch.lerp(total, middle, valley)
+        _carry(torch.maximum, before.unbind())
+        _carry(torch.minimum, after.unbind()[::-1])
+        return after.sub_(before).mul_(peak), ((first + index + 1) / 2).expand_as(peak)
 
     def shortest(self, share: float) -> tuple[Float[Tensor, " e"], Float[Tensor, " e"]]:
         """Return the places between which a share (0..1) of the mass lies on the shortest stretch.
@@ -93,22 +90,31 @@ class Histograms:
         """
         border, bins = self.border, len(self.heights)
         wanted = share * border[-1]
-        cells = torch.ones_like(wanted, dtype=torch.long)
-        for size in range(1, bins):
-            short = (border[size:] - border[:-size]).amax(0) < wanted
-            if not short.any():
-                break
-            cells += short
+        most = torch.stack([(border[size:] - border[:-size]).amax(0) for size in range(1, bins)])
+        cells = 1 + most.lt_(wanted).sum(0)
         # So many cells can hold the mass, one less cannot. Where they do, what they hold too much is left out at the
         # end where it lies thinner, and does not fill the cell there. Elsewhere they hold too little.
-        end = (torch.arange(bins, device=border.device)[:, None] + cells).clamp(max=bins)
-        last = self.heights.gather(0, end - 1)
-        excess = border.gather(0, end) - border[:-1] - wanted
-        spare, start = (excess / _at_least_tiny(torch.minimum(self.heights, last))).max(0)
+        index = torch.arange(bins, device=border.device, dtype=border.dtype)[:, None]
+        end = (index + (cells - 1)).clamp_(max=bins - 1).long()
+        last = self.heights.gather(0, end)
+        excess = border[1:].gather(0, end).sub_(border[:-1]).sub_(wanted)
+        spare, start = highest(excess.div_(_at_least_tiny(torch.minimum(self.heights, last))))
         spare = spare.clamp(0, 1)
         thin_start = self.heights.gather(0, start[None])[0] < last.gather(0, start[None])[0]
         low = start + spare * torch.where(cells == 1, 0.5, thin_start.to(spare.dtype))
         return low, low + cells - spare
+
+
+def highest(rows: Float[Tensor, "k e"]) -> tuple[Float[Tensor, " e"], Int[Tensor, " e"]]:
+    """Return the highest value of each column and the row it stands in, the last of equal ones.
+
+    >>> highest(torch.tensor([[0.5, 2.0], [1.5, 1.0]]))
+    (tensor([1.5000, 2.0000]), tensor([1, 0]))
+    """
+    # rows.max(0) takes twice as long
+    most = rows.amax(0)
+    index = torch.arange(len(rows), device=rows.device, dtype=rows.dtype)[:, None]
+    return most, torch.sub(index, (rows - most).lt_(0), alpha=len(rows)).amax(0).long()
 
 
 def _at_least_tiny(mass: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
@@ -116,19 +122,28 @@ def _at_least_tiny(mass: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     return mass.clamp(min=torch.finfo(mass.dtype).tiny)
 
 
-def _levelled(
-    middle: Float[Tensor, "bins e"],
-    place: Float[Tensor, "bins e"],
-    rising: Bool[Tensor, "borders e"],
-    level: Bool[Tensor, "inner e"],
-) -> tuple[Float[Tensor, "bins e"], Float[Tensor, "bins e"], Bool[Tensor, "borders e"]]:
-    """Return what lies before the middle of all bins of one height, its place, and slopes that go on up to the last.
+def _carry(choose: Callable[..., Tensor], rows: Sequence[Tensor]) -> None:
+    """Put into each row what is chosen between it and the row before."""
+    # cumulative operations of torch take twice as long, because they tell the indices, too
+    for before, row in pairwise(rows):
+        choose(row, before, out=row)
 
-    level: whether each bin but the first is as high as the one before it.
+
+def _levelled(
+    slope: Float[Tensor, "inner e"], start: Float[Tensor, "bins e"]
+) -> tuple[Float[Tensor, "inner e"], Float[Tensor, "bins e"], Float[Tensor, "bins e"]]:
+    """Return where heights rise (1, else 0), the mass before each bin and its index, as if bins of one height were one.
+
+    A slope goes on up to the last of them, and they start where the first of them does.
+    slope: 1, 0 or -1 from each bin to the next; start: the mass before each bin.
     """
-    first_middle, first_place, slopes = list(middle), list(place), list(rising)
-    for index, same in enumerate(level):
-        first_middle[index + 1] = torch.where(same, first_middle[index], first_middle[index + 1])
-        first_place[index + 1] = torch.where(same, first_place[index], first_place[index + 1])
-        slopes[index + 1] = torch.where(same, slopes[index], slopes[index + 1])
-    return (middle + torch.stack(first_middle)) / 2, (place + torch.stack(first_place)) / 2, torch.stack(slopes)
+    start, sloped = start.clone(), slope.abs()
+    rising = slope.relu()
+    rising[0] += 1 - sloped[0]
+    first = torch.arange(len(start), device=start.device, dtype=start.dtype)[:, None].repeat(1, start.shape[1])
+    for before, row, goes_on in zip(rising, rising[1:], 1 - sloped[1:], strict=False):
+        row.addcmul_(before, goes_on)
+    for values in (start, first):
+        values[1:] *= sloped
+        _carry(torch.maximum, values.unbind())
+    return rising, start, first

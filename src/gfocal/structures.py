@@ -133,8 +133,10 @@ class Truth:
 
     boxes: (g, 4) xyxy pixels. labels: (g,) from 0. crowd: (g,) whether a box stands for a group (ignored in
     training). softness: (g, 4) pixels over which the left, top, right, bottom edge fades, where known. areas: (g,)
-    square pixels of the objects themselves, by which COCO's metrics tell small from large, where known.
-    name tells the picture to a person (its file name); size is (height, width) in pixels.
+    square pixels of the objects themselves, by which COCO's metrics tell small from large, where known. ids: (g,) what
+    the file of the annotation calls each: the id of a COCO JSON, the place of a VOC object in its file from 0, the
+    line of a YOLO label file from 1; where known. name tells the picture to a person (its file name); size is
+    (height, width) in pixels.
     """
 
     image_id: int
@@ -145,6 +147,7 @@ class Truth:
     crowd: Bool[Tensor, " g"]
     softness: Float[Tensor, "g 4"] | None = None
     areas: Float[Tensor, " g"] | None = None
+    ids: Int[Tensor, " g"] | None = None
 
 
 @dataclass(frozen=True)

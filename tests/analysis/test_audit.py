@@ -186,6 +186,34 @@ def test_the_page_shows_crops_and_names_nothing_from_outside(tmp_path: Path) -> 
     assert "data:image" not in (tmp_path / "audit.html").read_text(encoding="utf-8")
 
 
+def test_an_annotation_is_told_by_the_id_that_its_file_gives_it(tmp_path: Path) -> None:
+    boxes, three = torch.cat([BOXES, BOXES[:1] + 0.5]), torch.zeros(3, dtype=torch.bool)
+    found = spoilt(boxes=boxes, labels=torch.tensor([0, 1, 0]), crowd=three, ids=torch.tensor([40, 41, 77]))
+    (worst,) = found.suspicions
+    assert (worst.annotation, worst.annotation_id, worst.place) == (2, 77, "3.png, box 2 (id 77)")
+    assert "overlaps box 0 (id 40)" in worst.why
+    assert "3.png, box 2 (id 77): overlaps" in found.text()
+    found.write_csv(tmp_path / "audit.csv")
+    with (tmp_path / "audit.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["annotation"], row["annotation_id"], row["label"]) == ("2", "77", NAMES[0])
+    assert found.to_dict()["suspicions"][0]["annotation_id"] == 77
+    write_page(tmp_path / "audit.html", found)
+    assert "3.png, box 2 (id 77)" in (tmp_path / "audit.html").read_text(encoding="utf-8")
+
+
+def test_an_annotation_without_an_id_and_a_missed_one_have_none(tmp_path: Path) -> None:
+    one = torch.tensor([False])
+    (missed,) = spoilt(boxes=BOXES[:1], labels=torch.tensor([0]), crowd=one, ids=torch.tensor([40])).suspicions
+    assert (missed.annotation_id, missed.place) == (None, "3.png")
+    found = spoilt(labels=torch.tensor([1, 1]))
+    assert (found.suspicions[0].annotation_id, found.suspicions[0].place) == (None, "3.png, box 0")
+    found.write_csv(tmp_path / "audit.csv")
+    with (tmp_path / "audit.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["annotation"], row["annotation_id"]) == ("0", "")
+
+
 @needs_real_heads
 def test_a_real_head_audits_its_annotations(tmp_path: Path) -> None:
     found = gfocal.audit(HEADS, ANNOTATIONS)

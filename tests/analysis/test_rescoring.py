@@ -13,9 +13,11 @@ import gfocal
 from gfocal import Detections, EdgeDistributions
 from gfocal.analysis.matching import match
 from gfocal.analysis.rescoring import Rescorer, fit_rescorer, rescore
+from gfocal.data.scenes import Scenes
 from gfocal.errors import UserError
 from gfocal.heads import HeadOutputs
 from gfocal.structures import Truth
+from helpers import save_eager_model
 from real_heads import ANNOTATIONS, HEADS, needs_real_heads
 
 NAMES = ("a", "b")
@@ -98,6 +100,22 @@ def test_arrays_are_rescored_as_detections_are() -> None:
     by_boxes = rescorer(heads.candidates(0, NAMES))
     torch.testing.assert_close(by_arrays.scores, by_boxes.scores)
     torch.testing.assert_close(by_arrays.boxes, by_boxes.boxes)
+
+
+def test_one_of_our_own_models_is_rescored_over_scenes(tmp_path: Path) -> None:
+    save_eager_model(tmp_path)
+    model, scenes = gfocal.load(tmp_path, device="cpu"), Scenes(6, seed=1, size=(128, 128))
+    with torch.no_grad():  # boxes of some four strides each way, as large as the objects on one level or another
+        model.detector.outputs_of(0).get_parameter("box_conv.bias").view(4, -1)[:, 4] = 6
+    result = gfocal.rescore(model, scenes, hidden=4, folds=2, resamples=2)
+    assert (result.report.pictures, result.report.folds) == (6, 2)
+    assert result.report.boxes > 0
+    # what it fitted ranks what the model predicts
+    found = model.predict(scenes.picture(0))
+    assert len(found) > 5
+    assert found.edges is not None
+    expected = found.scores * result.rescorer.quality(found.edges) ** result.rescorer.quality_power
+    torch.testing.assert_close(result.rescorer(found).scores, expected.sort(descending=True).values)
 
 
 def test_what_cannot_be_rescored_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -19,13 +21,24 @@ from gfocal.recipes import get_recipe
 from gfocal.recipes.tables import get_table
 
 
-@pytest.fixture(autouse=True)
-def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def _short() -> Iterator[None]:
     """Let backbones learn from a few crops only, and scenes be few."""
-    monkeypatch.setattr(scales, "STEPS", 2)
-    monkeypatch.setattr(pretraining, "CROPS", 16)
-    monkeypatch.setattr(scales, "TRAIN_SCENES", 16)
-    monkeypatch.setattr(scales, "TEST_SCENES", 4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scales, "STEPS", 2)
+        patch.setattr(pretraining, "CROPS", 16)
+        patch.setattr(scales, "TRAIN_SCENES", 16)
+        patch.setattr(scales, "TEST_SCENES", 4)
+        yield
+
+
+@pytest.fixture(scope="module")
+def performed(_short: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, list[Run]]:
+    """GFL and GFL V2 of one seed, trained for one step and scored."""
+    plan = Plan("mini", None, tmp_path_factory.mktemp("runs"), steps=1)
+    runs = [Run(get_recipe(name), 3) for name in ("gfl_r50_fpn_1x", "gflv2_r50_fpn_1x")]
+    perform(runs, plan)
+    return plan, runs
 
 
 @pytest.fixture(scope="module")
@@ -112,10 +125,8 @@ def test_a_table_is_trained_once_and_written_with_its_comparison(
     assert "training" not in capsys.readouterr().err
 
 
-def test_runs_of_one_seed_share_what_they_have_in_common(tmp_path: Path) -> None:
-    plan = Plan("mini", None, tmp_path, steps=1)
-    runs = [Run(get_recipe(name), 3) for name in ("gfl_r50_fpn_1x", "gflv2_r50_fpn_1x")]
-    perform(runs, plan)
+def test_runs_of_one_seed_share_what_they_have_in_common(performed: tuple[Plan, list[Run]]) -> None:
+    plan, runs = performed
     frozen = "backbone.conv1.0.weight"
     first, second = (load_model(folder_of(run, plan)).detector.state_dict() for run in runs)
     assert first[frozen].equal(second[frozen])
@@ -126,9 +137,8 @@ def test_runs_of_one_seed_share_what_they_have_in_common(tmp_path: Path) -> None
         assert matches_of(run, plan).truths.shape == (4, len(CLASS_NAMES))
 
 
-def test_a_run_that_was_cut_off_before_its_score_is_scored_without_training(tmp_path: Path) -> None:
-    plan, run = Plan("mini", None, tmp_path, steps=1), Run(get_recipe("gfl_r50_fpn_1x"), 0)
-    perform([run], plan)
+def test_a_run_that_was_cut_off_before_its_score_is_scored_without_training(performed: tuple[Plan, list[Run]]) -> None:
+    plan, (run, _) = performed
     folder = folder_of(run, plan)
     before = (folder / "last.safetensors").stat().st_mtime_ns
     (folder / "outcome.json").unlink()
@@ -141,27 +151,23 @@ def test_a_run_that_was_cut_off_before_its_score_is_scored_without_training(tmp_
     assert (folder / "last.safetensors").stat().st_mtime_ns > before
 
 
-def test_a_folder_with_runs_of_other_settings_is_refused(tmp_path: Path) -> None:
-    run = Run(get_recipe("gfl_r50_fpn_1x"), 0)
-    perform([run], Plan("mini", None, tmp_path, steps=1))
+def test_a_folder_with_runs_of_other_settings_is_refused(performed: tuple[Plan, list[Run]]) -> None:
+    plan, runs = performed
     with pytest.raises(UserError, match="other settings"):
-        outcome_of(run, Plan("mini", None, tmp_path, steps=2))
+        outcome_of(runs[0], replace(plan, steps=2))
 
 
 def test_runs_go_on_in_several_processes_and_a_failure_names_its_log(tmp_path: Path, data: str) -> None:
     plan = Plan("mini", data, tmp_path, steps=1)
-    runs = [Run(get_recipe("gfl_r50_fpn_1x"), seed) for seed in (0, 1)]
-    perform(runs, plan, jobs=2)
-    assert all(outcome_of(run, plan) is not None for run in runs)
-    recipe = read_recipe(folder_of(runs[0], plan) / "recipe.yaml")
-    assert recipe == recipe_at_scale(runs[0].recipe, plan, class_names=CLASS_NAMES)
-
+    sound = [Run(get_recipe("gfl_r50_fpn_1x"), seed) for seed in (0, 1)]
     broken = Run(get_recipe("gflv2_r50_fpn_1x"), 0)
     folder_of(broken, plan).parent.mkdir(parents=True)
     folder_of(broken, plan).write_text("a file stands where the run's folder should")
-    with pytest.raises(UserError, match=r"1 of 2 runs failed.*gflv2_r50_fpn_1x, seed 0.*seed0\.log"):
-        perform([broken, Run(get_recipe("gfl_r50_fpn_1x"), 2)], plan, jobs=2)
-    assert outcome_of(Run(get_recipe("gfl_r50_fpn_1x"), 2), plan) is not None
+    with pytest.raises(UserError, match=r"1 of 3 runs failed.*gflv2_r50_fpn_1x, seed 0.*seed0\.log"):
+        perform([broken, *sound], plan, jobs=2)
+    assert all(outcome_of(run, plan) is not None for run in sound)
+    recipe = read_recipe(folder_of(sound[0], plan) / "recipe.yaml")
+    assert recipe == recipe_at_scale(sound[0].recipe, plan, class_names=CLASS_NAMES)
 
 
 def test_an_unknown_row_is_refused(tmp_path: Path) -> None:

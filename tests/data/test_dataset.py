@@ -23,8 +23,8 @@ def test_category_ids_default_to_the_labels() -> None:
 
 
 def test_records_keep_what_a_reader_found_and_share_no_memory() -> None:
-    first = Annotated(Path("a.png"), 1, "a.png", (3, 4), [(0, 0.5, 1, 2), (1, 1, 1, 1)], [2, 0], [False, True])
-    found = records_of([first, Annotated(Path("b.png"), 2, "b.png", (5, 6), [], [], []), first])
+    first = Annotated(Path("a.png"), 1, "a.png", (3, 4), [(0, 0.5, 1, 2), (1, 1, 1, 1)], [2, 0], [False, True], [7, 9])
+    found = records_of([first, Annotated(Path("b.png"), 2, "b.png", (5, 6), [], [], [], []), first])
     assert [record.truth.boxes.tolist() for record in found] == [
         [[0, 0.5, 1, 2], [1, 1, 1, 1]],
         [],
@@ -32,6 +32,7 @@ def test_records_keep_what_a_reader_found_and_share_no_memory() -> None:
     ]
     assert [record.truth.labels.tolist() for record in found] == [[2, 0], [], [2, 0]]
     assert [record.truth.crowd.tolist() for record in found] == [[False, True], [], [False, True]]
+    assert [flat(record.truth.ids) for record in found] == [[7, 9], [], [7, 9]]
     assert [(record.truth.image_id, record.truth.name, record.truth.size) for record in found[:2]] == [
         (1, "a.png", (3, 4)),
         (2, "b.png", (5, 6)),
@@ -58,6 +59,7 @@ def records(counts: list[int]) -> tuple[Record, ...]:
                 torch.arange(count),
                 torch.rand(count) > 0.5,
                 torch.rand(count, 4) if index % 2 else None,
+                ids=torch.arange(count) + 5 if index % 3 else None,
             ),
         )
         for index, count in enumerate(counts)
@@ -85,7 +87,7 @@ def test_sending_to_a_worker_and_reading_hold_no_open_file(tmp_path: Path) -> No
     for index in range(3):
         Image.fromarray(pixels).save(tmp_path / f"{index}.png")
     paths = [(tmp_path / f"{index}.png", index, f"{index}.png") for index in range(3)]
-    dataset = FolderDataset(("a",), records_of([Annotated(*path, (12, 16), [], [], []) for path in paths]))
+    dataset = FolderDataset(("a",), records_of([Annotated(*path, (12, 16), [], [], [], []) for path in paths]))
     before = len(os.listdir("/proc/self/fd"))
     sent = [ForkingPickler.dumps(FolderDataset(("a",), records([1] * 300)))]
     for index in range(3):

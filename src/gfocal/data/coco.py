@@ -49,9 +49,9 @@ def read_coco(
     records = [
         Record(
             images / picture.name,
-            Truth(image_id, picture.name, (picture.height, picture.width), *columns[:3], areas=columns[3]),
+            Truth(image_id, picture.name, (picture.height, picture.width), *columns[:3], areas=columns[3], ids=ids),
         )
-        for (image_id, picture), columns in rows
+        for (image_id, picture), (*columns, ids) in rows
     ]
     return FolderDataset(names, tuple(records), tuple(labels))
 
@@ -140,13 +140,14 @@ def _ids(entries: list[Any]) -> Set[float]:
 
 @dataclass(frozen=True)
 class _Boxes:
-    """The annotations as columns: box xywh, area, row of the picture, label, crowd."""
+    """The annotations as columns: box xywh, area, row of the picture, label, crowd, and the id where all have one."""
 
     xywh: Tensor
     area: Tensor
     row: Tensor
     label: Tensor
     crowd: Tensor
+    number: Tensor | None
 
 
 def _read_boxes(
@@ -156,6 +157,7 @@ def _read_boxes(
     xywh: list[list[float]] = []
     areas: list[float] = []
     heads: list[tuple[int, int, bool]] = []
+    ids: list[Any] = []
     for index, entry in enumerate(entries):
         # There may be a million: the common case has to be quick, what is wrong with any other is found afterwards.
         try:
@@ -182,18 +184,28 @@ def _read_boxes(
             xywh.append(box)
             areas.append(area)
             heads.append((row, label, bool(crowd)))
+            ids.append(entry.get("id"))
     row, label, crowd = torch.tensor(heads, dtype=torch.long).reshape(-1, 3).unbind(1)
     boxes = torch.tensor(xywh, dtype=torch.float64).reshape(-1, 4)
-    return _Boxes(boxes, torch.tensor(areas, dtype=torch.float32), row, label, crowd > 0)
+    return _Boxes(boxes, torch.tensor(areas, dtype=torch.float32), row, label, crowd > 0, _whole_ids(ids))
 
 
-def _per_picture(boxes: _Boxes, pictures: dict[int, _Picture]) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Return the boxes xyxy, labels, crowd flags and areas of each picture, in the order of the file."""
+def _whole_ids(ids: list[Any]) -> Tensor | None:
+    """Return the ids of annotations; None unless all have one, as the format wants and nothing here needs."""
+    sound = all(type(number) in (int, float) and -(2**63) <= number < 2**63 and number == int(number) for number in ids)
+    return torch.tensor([int(number) for number in ids], dtype=torch.long) if sound else None
+
+
+def _per_picture(
+    boxes: _Boxes, pictures: dict[int, _Picture]
+) -> list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]]:
+    """Return the boxes xyxy, labels, crowd flags, areas and ids of each picture, in the order of the file."""
     order = boxes.row.argsort(stable=True)
     counts = boxes.row.bincount(minlength=len(pictures)).numpy().tolist()
     xyxy = torch.cat([boxes.xywh[:, :2], boxes.xywh[:, :2] + boxes.xywh[:, 2:]], dim=1).float()
-    columns = (xyxy[order], boxes.label[order], boxes.crowd[order], boxes.area[order])
-    return list(zip(*(split_rows(column, counts) for column in columns), strict=True))
+    columns = (split_rows(column[order], counts) for column in (xyxy, boxes.label, boxes.crowd, boxes.area))
+    ids = [None] * len(counts) if boxes.number is None else split_rows(boxes.number[order], counts)
+    return list(zip(*columns, ids, strict=True))
 
 
 def _note_fault(

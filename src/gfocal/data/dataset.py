@@ -84,7 +84,7 @@ class FolderDataset:
         boxes = torch.cat([torch.zeros(0, 4), *(truth.boxes for truth in truths)]).numpy()
         labels = torch.cat([torch.zeros(0, dtype=torch.long), *(truth.labels for truth in truths)]).numpy()
         crowd = torch.cat([torch.zeros(0, dtype=torch.bool), *(truth.crowd for truth in truths)]).numpy()
-        known = [[None if part is None else part.numpy() for part in (t.softness, t.areas)] for t in truths]
+        known = [[None if part is None else part.numpy() for part in (t.softness, t.areas, t.ids)] for t in truths]
         return _unpickled, (self.class_names, self.category_ids, heads, (boxes, labels, crowd), known)
 
 
@@ -98,7 +98,7 @@ def split_rows(column: Tensor, counts: list[int]) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Annotated:
-    """One picture as a reader found it: xyxy pixels, label and crowd flag of each box as plain values."""
+    """One picture as a reader found it: xyxy pixels, label, crowd flag and id of each box as plain values."""
 
     path: Path
     image_id: int
@@ -107,6 +107,7 @@ class Annotated:
     boxes: Sequence[Sequence[float]]
     labels: Sequence[int]
     crowd: Sequence[bool]
+    ids: Sequence[int]
 
 
 def records_of(pictures: Sequence[Annotated]) -> tuple[Record, ...]:
@@ -115,9 +116,10 @@ def records_of(pictures: Sequence[Annotated]) -> tuple[Record, ...]:
     boxes = torch.tensor([box for p in pictures for box in p.boxes], dtype=torch.float64).reshape(-1, 4).float()
     labels = torch.tensor([label for p in pictures for label in p.labels], dtype=torch.long)
     crowd = torch.tensor([flag for p in pictures for flag in p.crowd], dtype=torch.bool)
-    columns = zip(*(split_rows(column, counts) for column in (boxes, labels, crowd)), strict=True)
+    ids = torch.tensor([number for p in pictures for number in p.ids], dtype=torch.long)
+    columns = zip(*(split_rows(column, counts) for column in (boxes, labels, crowd, ids)), strict=True)
     return tuple(
-        Record(picture.path, Truth(picture.image_id, picture.name, picture.size, *rows))
+        Record(picture.path, Truth(picture.image_id, picture.name, picture.size, *rows[:3], ids=rows[3]))
         for picture, rows in zip(pictures, columns, strict=True)
     )
 
@@ -134,7 +136,7 @@ def _unpickled(
     category_ids: tuple[int, ...],
     heads: Sequence[tuple[str, int, str, tuple[int, int], int]],
     columns: tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]],
-    known: Sequence[Sequence[NDArray[np.float32] | None]],
+    known: Sequence[Sequence[NDArray[np.float32] | NDArray[np.int64] | None]],
 ) -> FolderDataset:
     counts = [count for *_, count in heads]
     boxes, labels, crowd = (split_rows(torch.as_tensor(column), counts) for column in columns)

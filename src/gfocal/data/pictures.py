@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import reprlib
 import warnings
@@ -31,19 +32,18 @@ def read_picture(path: Path | str, *, size: tuple[int, int] | None = None) -> ND
     path = Path(path)
     place = path_text(path)
     _check_file(path, place)
-    with _decoding(place), closing(Image.open(path)) as picture:
-        # Checked before anything is decoded: Pillow hands some kinds (EPS) to other programs.
-        if picture.format not in _FORMATS:
-            raise UserError(f"{place}: files of the kind {picture.format} are not read: save it as JPEG or PNG")
-        if picture.width * picture.height > LARGEST_PICTURE:
-            raise _too_large(place)
-        array = _array(_upright(picture, size), place)
+    array = _decoded(path, place, size)
     if size is not None and array.shape[:2] != size:
         raise UserError(
             f"{place}: the picture is {array.shape[1]} x {array.shape[0]} pixels (width x height), its annotation "
             f"says {size[1]} x {size[0]}: give the picture that was annotated, or correct the annotation"
         )
     return array
+
+
+def decode_picture(data: bytes, place: str) -> NDArray[np.uint8]:
+    """Return what `read_picture` would of a file with these bytes; `place` stands for its name in UserErrors."""
+    return _decoded(io.BytesIO(data), place, None)
 
 
 def to_rgb(picture: Image.Image | NDArray[Any]) -> NDArray[np.uint8]:
@@ -90,6 +90,16 @@ def _check_file(path: Path, place: str) -> None:
         raise UserError(f"{place}: not a regular file: give a picture file")
     if path.stat().st_size == 0:
         raise UserError(f"{place}: the file is empty (0 bytes): replace it")
+
+
+def _decoded(source: Path | io.BytesIO, place: str, size: tuple[int, int] | None) -> NDArray[np.uint8]:
+    with _decoding(place), closing(Image.open(source)) as picture:
+        # Checked before anything is decoded: Pillow hands some kinds (EPS) to other programs.
+        if picture.format not in _FORMATS:
+            raise UserError(f"{place}: files of the kind {picture.format} are not read: save it as JPEG or PNG")
+        if picture.width * picture.height > LARGEST_PICTURE:
+            raise _too_large(place)
+        return _array(_upright(picture, size), place)
 
 
 @contextmanager

@@ -115,6 +115,7 @@ class Scenes:
             labels=torch.tensor([figure.label for figure in figures], dtype=torch.int64),
             crowd=torch.zeros(len(figures), dtype=torch.bool),
             softness=torch.from_numpy(softness),
+            ids=torch.arange(len(figures)),
         )
 
     def picture(self, index: int) -> Bytes:

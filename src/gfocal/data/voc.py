@@ -211,9 +211,9 @@ def _listed_classes(path: Path) -> list[str]:
 
 def _rows(
     entry: _Entry, labels: Mapping[str, int], note: Note
-) -> tuple[list[tuple[float, float, float, float]], list[int], list[bool]]:
-    """Return the boxes, labels and crowd flags of the objects that can be used; the others are noted."""
-    used: list[_Object] = []
+) -> tuple[list[tuple[float, float, float, float]], list[int], list[bool], list[int]]:
+    """Return the boxes, labels, crowd flags and places of the objects that can be used; the others are noted."""
+    used: dict[int, _Object] = {}
     known = f"the list of classes has only {value_text(', '.join(labels))[1:-1]}"
     for index, item in enumerate(entry.objects):
         if item.fault is not None:
@@ -221,8 +221,9 @@ def _rows(
         elif item.name not in labels:
             note("class", f"object[{index}].name is {value_text(item.name)}: {known}")
         else:
-            used.append(item)
-    return [i.box for i in used], [labels[i.name] for i in used], [i.difficult for i in used]
+            used[index] = item
+    items = used.values()
+    return [i.box for i in items], [labels[i.name] for i in items], [i.difficult for i in items], list(used)
 
 
 def _parse(path: Path, number: int) -> _Entry:

@@ -70,8 +70,8 @@ def read_yolo(
             faults.of(labels.path)("malformed", labels.fault)
             continue
         note, key_points = faults.of(labels.path), "kpt_shape" in pairs
-        boxes, classes = read_lines(labels.text or "", size, numbers, note=note, key_points=key_points)
-        found.append(Annotated(path, number, name, size, boxes, classes, [False] * len(boxes)))
+        boxes, classes, lines = read_lines(labels.text or "", size, numbers, note=note, key_points=key_points)
+        found.append(Annotated(path, number, name, size, boxes, classes, [False] * len(boxes), lines))
     if found and not split.startswith("test") and all(labels.missing for _, labels in inspected):
         seen = f"no picture of {split} has a label file: the first was sought at {place_text(inspected[0][1].path)}"
         faults.of(file)("malformed", f"{seen}: put them there, empty ones where no picture holds an object")

@@ -52,8 +52,8 @@ def read_label_file(path: Path) -> LabelFile:
 
 def read_lines(
     text: str, size: tuple[int, int], classes: Mapping[str, int], *, note: Note, key_points: bool
-) -> tuple[list[Box], list[int]]:
-    """Return the boxes and labels of a label file; lines that cannot be used are noted and left out.
+) -> tuple[list[Box], list[int], list[int]]:
+    """Return the boxes, labels and line numbers, from 1, of a label file; others are noted and left out.
 
     size: (height, width) of the picture. classes: the label of each class as lines write it. key_points: whether
     something follows the boxes that is not read. Boxes are xyxy in pixels.
@@ -61,6 +61,7 @@ def read_lines(
     height, width = size
     boxes: list[Box] = []
     labels: list[int] = []
+    numbers: list[int] = []
     for number, line in enumerate(text.split("\n"), start=1):
         words = line.split()
         if not words:
@@ -73,7 +74,8 @@ def read_lines(
             continue
         boxes.append((left * width, top * height, right * width, bottom * height))
         labels.append(label)
-    return boxes, labels
+        numbers.append(number)
+    return boxes, labels, numbers
 
 
 @final

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from gfocal.analysis.audit.suspicions import EDGES, Box, Suspicion
+from gfocal.analysis.audit.suspicions import EDGES, Box, Suspicion, box_text
 from gfocal.analysis.matching import Matched, match
 from gfocal.structures import Detections, Truth
 
@@ -64,6 +64,10 @@ class Place:
         """
         return _best(self.found.scores[:, None] * (self.overlaps / SAME_OBJECT).clamp(max=1))
 
+    def id_of(self, annotation: int) -> int | None:
+        """Return what the file of the annotated box calls it, None where that is not known."""
+        return None if self.truth.ids is None else int(self.truth.ids[annotation])
+
     def suspicion(
         self,
         kind: str,
@@ -83,6 +87,7 @@ class Place:
             file=self.truth.name,
             image_id=self.truth.image_id,
             annotation=annotation,
+            annotation_id=None if annotation is None else self.id_of(annotation),
             label=None if annotation is None else names[int(self.truth.labels[annotation])],
             box=None if annotation is None else _box(self.truth.boxes[annotation]),
             expected_label=None if found is None else names[int(self.found.labels[found])],
@@ -227,8 +232,9 @@ def repeated_boxes(place: Place) -> Iterator[Suspicion]:
         score = float(overlaps[first, second]) * (1 - float(torch.minimum(found[first], found[second])))
         best[second] = max(best.get(second, (0.0, -1)), (score, first))
     for second, (score, first) in best.items():
+        other = box_text(first, place.id_of(first))
         why = (
-            f"overlaps box {first} of the same class by {float(overlaps[first, second]):.2f}, and no second object is "
+            f"overlaps {other} of the same class by {float(overlaps[first, second]):.2f}, and no second object is "
             f"found better than {float(torch.minimum(found[first], found[second])):.2f}"
         )
         yield place.suspicion("duplicate", score, annotation=second, found=None, why=why)

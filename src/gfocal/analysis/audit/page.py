@@ -87,13 +87,12 @@ def _filter(kind: str, count: int) -> str:
 
 
 def _card(rank: int, suspicion: Suspicion, picture: npt.NDArray[np.uint8] | None) -> str:
-    place = "" if suspicion.annotation is None else f", box {suspicion.annotation}"
     label = suspicion.label or suspicion.expected_label or ""
     told = f"{KINDS[suspicion.kind]}: {suspicion.why}"
     return (
         f'<li class="card {suspicion.kind}">{_crop(suspicion, picture, told)}<div class="words"><h2><span>{rank}. '
         f"{escape(suspicion.kind)}: {escape(label)}</span><b>{suspicion.score:.2f}</b></h2>"
-        f'<p>{escape(told)}</p><p class="quiet">{escape(suspicion.file)}{place}</p></div></li>'
+        f'<p>{escape(told)}</p><p class="quiet">{escape(suspicion.place)}</p></div></li>'
     )
 
 

@@ -27,7 +27,7 @@ EDGES = ("left", "top", "right", "bottom")
 SHOWN = 10
 """Suspicions in the text."""
 COLUMNS = (
-    *("rank", "score", "kind", "file", "image_id", "annotation", "label", *EDGES),
+    *("rank", "score", "kind", "file", "image_id", "annotation", "annotation_id", "label", *EDGES),
     *("expected_label", *(f"expected_{side}" for side in EDGES), "edges", "why"),
 )
 """The head of the CSV file."""
@@ -40,8 +40,9 @@ class Suspicion:
 
     score: 0..1, from which all kinds are ranked together. index: of the picture in the data set; file, image_id: which
     that is. annotation: place of the box among those of its picture in the data set, from 0, None for a missed one.
-    label, box: as annotated, xyxy pixels, None for a missed one. expected_label, expected_box: what the detector found
-    there, None where it found nothing. edges: names of the edges that are doubted. why: in words.
+    annotation_id: what its own file calls it, None where that is not known (see `Truth`). label, box: as annotated,
+    xyxy pixels, None for a missed one. expected_label, expected_box: what the detector found there, None where it found
+    nothing. edges: names of the edges that are doubted. why: in words.
     """
 
     kind: Kind
@@ -50,12 +51,18 @@ class Suspicion:
     file: str
     image_id: int
     annotation: int | None
+    annotation_id: int | None
     label: str | None
     box: Box | None
     expected_label: str | None
     expected_box: Box | None
     why: str
     edges: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """The picture, and which of its boxes."""
+        return self.file if self.annotation is None else f"{self.file}, {box_text(self.annotation, self.annotation_id)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the suspicion as plain values."""
@@ -65,6 +72,7 @@ class Suspicion:
             "file": self.file,
             "image_id": self.image_id,
             "annotation": self.annotation,
+            "annotation_id": self.annotation_id,
             "label": self.label,
             "box": _rounded(self.box),
             "expected_label": self.expected_label,
@@ -118,8 +126,7 @@ class Audit:
         told = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind]) or "nothing suspicious"
         lines = [f"{self.data}: {self.boxes:,} boxes in {self.pictures:,} pictures, {told}"]
         for suspicion in self.suspicions[:SHOWN]:
-            place = "" if suspicion.annotation is None else f" box {suspicion.annotation}"
-            lines.append(f"  {suspicion.score:.2f}  {suspicion.kind:<9}  {suspicion.file}{place}: {suspicion.why}")
+            lines.append(f"  {suspicion.score:.2f}  {suspicion.kind:<9}  {suspicion.place}: {suspicion.why}")
         if len(self.suspicions) > SHOWN:
             lines.append(f"  and {len(self.suspicions) - SHOWN:,} more")
         return "\n".join(lines)
@@ -153,6 +160,11 @@ class Audit:
                 writer.writerow(_row(rank, suspicion))
 
 
+def box_text(annotation: int, annotation_id: int | None) -> str:
+    """Return how a person is told of an annotated box: its place in the picture, and its id where that is known."""
+    return f"box {annotation}" if annotation_id is None else f"box {annotation} (id {annotation_id})"
+
+
 def _row(rank: int, suspicion: Suspicion) -> list[object]:
     nothing = [""] * 4
     return [
@@ -162,6 +174,7 @@ def _row(rank: int, suspicion: Suspicion) -> list[object]:
         suspicion.file,
         suspicion.image_id,
         "" if suspicion.annotation is None else suspicion.annotation,
+        "" if suspicion.annotation_id is None else suspicion.annotation_id,
         suspicion.label or "",
         *(_rounded(suspicion.box) or nothing),
         suspicion.expected_label or "",
