@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import re
@@ -55,6 +56,50 @@ def fetch(url: str, folder: Path, *, sha256: str, timeout: float = 30.0, attempt
                 _download(part, url, timeout=timeout, attempts=attempts, show=show)
                 tries += 1
     return target
+
+
+def read_address(url: str, *, largest: int, timeout: float = 30.0) -> bytes:
+    """Return what a web server has under an http or https address, up to `largest` bytes, asked for once.
+
+    url: may hold a user name and password, which no error repeats. timeout: seconds without a byte after which the
+    connection counts as broken. UserError, naming the address, where the server cannot be reached or refuses, or there
+    is more.
+    """
+    name = without_login(url)
+    try:
+        with _asked(url, start=0, timeout=timeout) as response:
+            if response.status != 200:
+                raise UserError(f"{name}: the server refuses it (status {response.status}): check the address")
+            data = response.read(largest + 1)
+            missing = response.length or 0
+    except UserError:
+        raise
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: of an address
+        why = error.reason if isinstance(error, URLError) else error
+        raise UserError(f"{name}: cannot be downloaded ({why}): try again") from error
+    if len(data) > largest:
+        raise UserError(f"{name}: more than {largest:,} bytes: download it yourself, and see what it is")
+    if missing:
+        raise UserError(f"{name}: the connection broke off after {len(data):,} bytes: try again")
+    return data
+
+
+def without_login(url: str) -> str:
+    """Return an address without the user name and password that may stand in it; anything else as it is.
+
+    >>> without_login("rtsp://me:secret@10.0.0.7/door")
+    'rtsp://10.0.0.7/door'
+    """
+    return re.sub(r"(?<=://)[^/?#]*@", "", url)
+
+
+def _login(url: str) -> dict[str, str]:
+    """Return the header that hands over the user name and password of an address, where it has some."""
+    parts = urlsplit(url)
+    if parts.username is None:
+        return {}
+    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
 
 
 @contextmanager
@@ -188,7 +233,8 @@ def _asked(url: str, *, start: int, timeout: float) -> HTTPResponse:
     headers = {"User-Agent": f"gfocal/{__version__}"} | ({"Range": f"bytes={start}-"} if start else {})
     here = url
     for _ in range(10):
-        request = Request(quote(here, safe="%/:=&?~#+!$,;'@()*[]"), headers=headers)
+        address = quote(without_login(here), safe="%/:=&?~#+!$,;'@()*[]")
+        request = Request(address, headers=headers | _login(here))
         response = cast(HTTPResponse, opener.open(request, timeout=timeout))
         location = response.headers.get("Location")
         if response.status not in (301, 302, 303, 307, 308) or location is None:
@@ -197,4 +243,4 @@ def _asked(url: str, *, start: int, timeout: float) -> HTTPResponse:
         before, here = here, urljoin(here, location)
         if urlsplit(here).scheme not in FOLLOWED[urlsplit(before).scheme]:
             break
-    raise UserError(f"{url}: leads to {here}: this redirect is not followed")
+    raise UserError(f"{without_login(url)}: leads to {without_login(here)}: this redirect is not followed")

@@ -15,11 +15,12 @@ from gfocal.errors import UserError
 def whole_or_absent(path: Path) -> Generator[Path]:
     """Yield a scratch path beside `path`; on success it is flushed to disk and takes the name, else it is removed.
 
-    UserError where the folder cannot be written to.
+    The scratch path ends as `path` does, for writers that choose a format by it. UserError where the folder cannot be
+    written to.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
     scratch = Path(name)

@@ -1,78 +1,157 @@
-"""Detections of files on disk: found, drawn and told as JSON."""
+"""Detections of whatever a user names, in a folder: a line of JSON for each picture, and drawings."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
-import numpy as np
-import numpy.typing as npt
+from gfocal.errors import UserError, unknown
+from gfocal.finding import Result, Search, Task, find_all
+from gfocal.frames import Source
+from gfocal.loading import load
+from gfocal.progress import ProgressBar
+from gfocal.results import LINES, Results
+from gfocal.sharing import devices_of, find_shared
+from gfocal.sources import Sources
+from gfocal.weights import weights_file
 
-from gfocal.data.pictures import read_picture
-from gfocal.draw.pictures import draw_detections
-from gfocal.errors import UserError
-from gfocal.files import whole_or_absent
-from gfocal.model import Model
-from gfocal.structures import Detections
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-"""Endings of the files that are taken from a folder; a file named itself may have any."""
-
-
-def picture_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the picture files that paths stand for: files themselves, folders searched with their sub-folders.
-
-    UserError for a path that is missing, and a folder without a picture.
-    """
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-            if not inside:
-                raise UserError(f"{path}: the folder holds no picture ({', '.join(sorted(SUFFIXES))})")
-            files += inside
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise UserError(f"{path}: no such file or folder")
-    return files
+OnBadData: TypeAlias = Literal["error", "skip"]
 
 
-def draw_to_folder(
-    model: Model,
-    files: Sequence[Path],
+@dataclass(frozen=True)
+class Totals:
+    """What a run has done: frames looked at, boxes found in them, sources that could not be read."""
+
+    frames: int
+    boxes: int
+    left_out: int
+
+    def summary(self, out: Path) -> str:
+        """Return one line for the end of a run.
+
+        >>> Totals(2, 5, 1).summary(Path("runs"))
+        '2 pictures, 5 boxes: runs/detections.jsonl; left out 1 that could not be read'
+        """
+        missing = f"; left out {self.left_out} that could not be read" if self.left_out else ""
+        return f"{self.frames} pictures, {self.boxes} boxes: {out / LINES}{missing}"
+
+
+def predict_to_folder(
+    model: str | Path,
+    names: Sequence[str],
     out: Path,
+    search: Search,
     *,
-    threshold: float,
-    size: tuple[int, int] | None = None,
-    precision: str | None = None,
-    edges: bool = True,
-) -> Iterator[tuple[Path, npt.NDArray[np.uint8], Detections]]:
-    """Yield each file with its picture and detections, after its drawing has been written to `out` as PNG.
+    draw: bool = True,
+    resume: bool = False,
+    on_bad_data: str = "error",
+    device: str = "auto",
+    devices: str | None = None,
+    tell: Callable[[Result], None] = lambda result: None,
+) -> Totals:
+    """Find boxes in all that is named, and write them to `out`: detections.jsonl, predict.json and drawings.
 
-    threshold: lowest score. edges: whether the edge distributions are drawn. Drawings of files of one name from
-    several folders get a number. UserError where a file cannot be read, or `out` not written to.
+    model: what `gfocal.load` takes. names: as of `Sources`. draw: write each picture as PNG, each video as MP4, with
+    its boxes. resume: go on after the lines that are there. on_bad_data: "skip" leaves out what cannot be read instead
+    of ending there. devices: several processes, as `devices_of` says; then lines come in the order in which they are
+    done, else in that of the names. tell: called with each result once it is written. UserError for anything that does
+    not fit; what was found before is written.
     """
+    if on_bad_data not in get_args(OnBadData):
+        raise unknown("on_bad_data", on_bad_data, get_args(OnBadData))
+    sources = Sources(names, leave_out=out)
+    total = sources.count(every=search.every)
+    live = any(source.live for source in sources)
+    shared = devices_of(devices, device) if devices is not None else ()
+    if live and (resume or len(shared) > 1):
+        raise UserError("what a camera or stream shows can be neither resumed nor shared among devices: leave that out")
+    with Results(out, _settings(model, search), resume=resume, endless=live) as results:
+        tasks = _tasks(sources, results.recorded, out if draw else None)
+        if len(shared) > 1:
+            found = find_shared(model, shared, tasks, search)
+        else:
+            found = find_all(load(model, device=shared[0] if shared else device), tasks, search)
+        totals = _write(found, results, search=search, total=total, skip=on_bad_data == "skip", tell=tell)
+        results.finish()
+    return totals
+
+
+def _write(
+    found: Generator[Result],
+    results: Results,
+    *,
+    search: Search,
+    total: int | None,
+    skip: bool,
+    tell: Callable[[Result], None],
+) -> Totals:
+    """Write results as they come, and show how far it is; UserError for the first fault, unless they are skipped."""
+    frames = boxes = left_out = 0
+    before = sum(-(-index // search.every) for index in results.recorded.values())
+    with closing(found), ProgressBar(total, "predicting", start=before) as bar:
+        for result in found:
+            if result.fault is None:
+                results.append(result.line)
+                frames, boxes = frames + 1, boxes + result.num_boxes
+            elif skip:
+                left_out += 1
+            else:
+                raise UserError(result.fault)
+            tell(result)
+            bar.update(before + frames + left_out)
+    return Totals(frames, boxes, left_out)
+
+
+def _tasks(sources: Sources, recorded: Mapping[str, int], out: Path | None) -> Iterator[Task]:
+    """Yield what is left to do; out: the folder for drawings, None for none."""
     taken: dict[str, int] = {}
-    for file in files:
-        picture = read_picture(file)
-        found = model.predict(picture, size=size, precision=precision, threshold=threshold)
-        number = taken[file.stem] = taken.get(file.stem, 0) + 1
-        name = file.stem if number == 1 else f"{file.stem}-{number}"
-        drawing = draw_detections(picture, found, edges=edges, threshold=threshold)
-        with whole_or_absent(out / f"{name}.png") as scratch:
-            drawing.save(scratch, format="PNG")
-        yield file, picture, found
+    for number, source in enumerate(sources):
+        start = recorded.get(source.name, 0)
+        drawing = None if out is None else _drawing(out, source, taken)
+        if start and drawing is not None and drawing.exists():
+            drawing = None  # it was finished after its last frame
+        if source.moving or not start:
+            yield Task(number, source, start, drawing)
 
 
-def to_json(file: Path, picture: npt.NDArray[np.uint8], found: Detections) -> str:
-    """Return one line of JSON: file, height, width, and `boxes` as `Detections.to_dict` tells them.
+def _drawing(out: Path, source: Source, taken: dict[str, int]) -> Path:
+    """Return the file for a drawing: drawings of one name from several folders get a number."""
+    stem = source.stem
+    number = taken[stem] = taken.get(stem, 0) + 1
+    path = out / f"{stem if number == 1 else f'{stem}-{number}'}.{'mp4' if source.moving else 'png'}"
+    if (
+        path.exists()
+        and source.kind in ("file", "video")
+        and Path(source.place).exists()
+        and path.samefile(source.place)
+    ):
+        raise UserError(f"{source.name}: its drawing would replace it: name another folder by --out, or give --no-draw")
+    return path
 
-    >>> import torch
-    >>> found = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long(), ("cat",))
-    >>> to_json(Path("a.png"), np.zeros((4, 6, 3), np.uint8), found)
-    '{"file": "a.png", "height": 4, "width": 6, "boxes": []}'
-    """
-    height, width = picture.shape[:2]
-    return json.dumps({"file": str(file), "height": height, "width": width, **found.to_dict()})
+
+def _settings(model: str | Path, search: Search) -> dict[str, object]:
+    """Return what results depend on, as plain values."""
+    tiling = search.tiling
+    return {
+        "model": _digest(model),
+        "threshold": search.threshold,
+        "size": None if search.size is None else list(search.size),
+        "precision": search.precision or "auto",
+        "tile": None if tiling is None else list(tiling.tile),
+        "overlap": None if tiling is None else tiling.overlap,
+        "every": search.every,
+    }
+
+
+def _digest(model: str | Path) -> str:
+    """Return the SHA-256 of the file that a model is loaded from."""
+    path = Path(model) if Path(model).is_file() else weights_file(model)
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return f"sha256:{digest.hexdigest()}"

@@ -18,10 +18,11 @@ LINES = 10
 class ProgressBar:
     """Shows on standard error how much of `total` steps is done and how long the rest will take.
 
-    start: steps that were done before, which tell nothing of the speed.
+    total: None where nobody knows yet, and only what is done is shown. start: steps that were done before, which tell
+    nothing of the speed.
     """
 
-    def __init__(self, total: int, title: str, *, start: int = 0) -> None:
+    def __init__(self, total: int | None, title: str, *, start: int = 0) -> None:
         self._total = total
         self._done_before = start
         self._title = title
@@ -37,7 +38,9 @@ class ProgressBar:
             TextColumn("{task.fields[note]}"),
         )
         console = Console(file=sys.stderr)
-        self._bar = Progress(*columns, console=console, transient=False) if console.is_terminal else None
+        # rich would also print on standard error what is meant for standard output, although that is a file
+        both = sys.stdout.isatty()
+        self._bar = Progress(*columns, console=console, redirect_stdout=both) if console.is_terminal else None
         self._task = self._bar.add_task(title, total=total, completed=start, note="") if self._bar else None
 
     def __enter__(self) -> ProgressBar:
@@ -51,13 +54,18 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, done: int, note: str = "") -> None:
-        """Show that `done` steps are behind, with a short note beside the bar."""
+    def update(self, done: int, note: str = "", *, total: int | None = None) -> None:
+        """Show that `done` steps are behind, with a short note beside the bar; total: where it is known only now."""
+        self._total = self._total if total is None else total
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, note=note)
+            self._bar.update(self._task, completed=done, total=self._total, note=note)
         elif done >= self._next or done == self._total:
-            self._next = done + max(self._total / LINES, 1)
             spent = time.monotonic() - self._start
+            if self._total is None:
+                self._next = 2 * done
+                print(f"{self._title} {done}  {_clock(spent)}  {note}", file=sys.stderr)
+                return
+            self._next = done + max(self._total / LINES, 1)
             left = spent / max(done - self._done_before, 1) * (self._total - done)
             print(f"{self._title} {done}/{self._total}  {_clock(spent)} left {_clock(left)}  {note}", file=sys.stderr)
 

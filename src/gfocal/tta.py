@@ -13,7 +13,7 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gfocal.data.collate import pad
+from gfocal.data.collate import Prepared, pad
 from gfocal.errors import UserError
 from gfocal.model import Model
 from gfocal.ops.voting import mixtures
@@ -80,10 +80,17 @@ def _view(
 ) -> Detections:
     """Return the candidates of one view in pixels of the picture."""
     prepared = replace(model.prepare(size), zoom=scale)(picture)
-    image = prepared.image.flip(-1) if mirrored else prepared.image
-    raw = model.forward(pad(image), precision=precision)
+    if not mirrored:
+        return candidates(model, prepared, precision=precision, threshold=threshold)
+    prepared = replace(prepared, image=prepared.image.flip(-1))
+    return mirror(candidates(model, prepared, precision=precision, threshold=threshold), picture.shape[1])
+
+
+def candidates(model: Model, prepared: Prepared, *, precision: str | None, threshold: float | None) -> Detections:
+    """Return what suppression would choose from in a view of a picture, in pixels of what was prepared."""
+    raw = model.forward(pad(prepared.image), precision=precision)
     (found,) = model.postprocess.candidates(raw, [prepared.size], scales=[prepared.scale], threshold=threshold)
-    return mirror(found, picture.shape[1]) if mirrored else found
+    return found
 
 
 def mirror(found: Detections, width: float) -> Detections:

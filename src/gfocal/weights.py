@@ -38,7 +38,7 @@ def open_weights(source: str | Path, *, recipe: str | Path | Recipe | None = Non
     mmdetection publishes, which are downloaded once. recipe: replaces the file's own, or the one found from its keys.
     UserError where there is no such file, or it cannot be read.
     """
-    path = _file_of(source)
+    path = weights_file(source)
     if path.suffix == ".safetensors":
         stored, state = read_weights(path)
         return Weights(path, stored if recipe is None else get_recipe(recipe), state, read_calibration(path))
@@ -49,7 +49,8 @@ def open_weights(source: str | Path, *, recipe: str | Path | Recipe | None = Non
     return Weights(path, chosen, convert_official(official, chosen))
 
 
-def _file_of(source: str | Path) -> Path:
+def weights_file(source: str | Path) -> Path:
+    """Return the file that `open_weights` reads, downloaded where a recipe's name stands for it; UserError for none."""
     path = Path(source)
     if path.is_dir():
         for name in ("best.safetensors", "last.safetensors"):

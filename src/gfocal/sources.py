@@ -1,0 +1,151 @@
+"""What a user names, as sources of frames: files, folders, globs, addresses, videos, cameras; in a stable order."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from gfocal.data.pictures import path_text
+from gfocal.download import without_login
+from gfocal.errors import UserError
+from gfocal.frames import Frame, Source
+
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
+"""Endings of the files that are taken from a folder or by a glob; a picture that is named itself may have any."""
+STREAMS = ("rtsp", "rtsps", "rtmp", "udp", "tcp", "srt")
+"""Schemes of addresses that a stream comes from."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The sources that names stand for; found anew, one after the other, whenever they are gone through.
+
+    names: files, folders (with their sub-folders), globs, http(s) addresses, cameras as camera:N or N, addresses of
+    streams. leave_out: a folder that is not entered on the way, because results are being written to it. Names that
+    begin with a dot are passed over in folders. Folders are listed one at a time, so a hundred thousand pictures cost
+    no more memory than the names in the largest folder. UserError for a name that stands for nothing.
+
+    >>> [source.name for source in Sources(["camera:0", "https://example.org/a.jpg"])]
+    ['camera:0', 'https://example.org/a.jpg']
+    """
+
+    names: Sequence[str]
+    leave_out: Path | None = None
+
+    def __iter__(self) -> Iterator[Source]:
+        for name in self.names:
+            yield from self._of(name)
+
+    def frames(self, *, every: int = 1) -> Iterator[Frame]:
+        """Yield all frames, of videos each whose index is divisible by `every`; UserError for one that is unreadable.
+
+        >>> list(Sources([]).frames())
+        []
+        """
+        for source in self:
+            yield from source.frames(every=every)
+
+    def count(self, *, every: int = 1) -> int | None:
+        """Return how many frames there will be, as far as known without reading them, else None.
+
+        UserError for a name that stands for nothing.
+        """
+        total: int | None = 0
+        for source in self:
+            count = source.count(every=every) if total is not None else None
+            total = None if total is None or count is None else total + count
+        return total
+
+    def _of(self, name: str) -> Iterator[Source]:
+        if os.path.isdir(name):
+            yield from self._folder(name)
+        elif os.path.lexists(name):
+            yield _file(name)
+        elif camera := re.fullmatch(r"(?:camera:)?(\d{1,4})", name):
+            yield Source(f"camera:{int(camera[1])}", "live")
+        elif "://" in name:
+            yield _address(name)
+        elif glob.has_magic(name):
+            yield from _matches(name)
+        else:
+            raise UserError(f"{path_text(name)}: no such file or folder")
+
+    def _folder(self, folder: str) -> Iterator[Source]:
+        empty = True
+        for path in _walked(folder, None if self.leave_out is None else self.leave_out.resolve()):
+            empty = False
+            yield _file(path)
+        if empty:
+            raise UserError(f"{path_text(folder)}: the folder holds no picture and no video ({_endings()})")
+
+
+def picture_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the picture files that paths stand for: files themselves, folders searched with their sub-folders.
+
+    UserError for a path that is missing, and where there is no picture.
+    """
+    files = [Path(source.place) for source in Sources([str(path) for path in paths]) if source.kind == "file"]
+    if not files:
+        raise UserError(f"{', '.join(path_text(path) for path in paths)}: no picture, only videos")
+    return files
+
+
+def _walked(folder: str, leave_out: Path | None) -> Iterator[str]:
+    """Yield the files of a folder and its sub-folders that are to be taken, by name; links to folders lead nowhere."""
+    try:
+        with os.scandir(folder) as entries:
+            shown = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries if _taken(entry)]
+    except OSError as error:
+        raise UserError(f"{path_text(folder)}: the folder cannot be read ({error.strerror})") from error
+    for name, is_folder in sorted(shown):
+        path = os.path.join(folder, name)
+        if not is_folder:
+            yield path
+        elif leave_out is None or Path(path).resolve() != leave_out:
+            yield from _walked(path, leave_out)
+
+
+def _taken(entry: os.DirEntry[str]) -> bool:
+    if entry.name.startswith("."):
+        return False
+    return entry.is_dir(follow_symlinks=False) or (_is_known(entry.name) and not entry.is_dir())
+
+
+def _matches(pattern: str) -> Iterator[Source]:
+    """Yield the files that a glob matches."""
+    paths = [path for path in glob.iglob(pattern, recursive=True) if _is_known(path) and os.path.isfile(path)]
+    if not paths:
+        raise UserError(f"{path_text(pattern)}: matches no picture and no video ({_endings()})")
+    yield from map(_file, sorted(paths))
+
+
+def _address(url: str) -> Source:
+    parts = urlsplit(url)
+    if parts.scheme in STREAMS:
+        return Source(url, "live")
+    if parts.scheme in ("http", "https"):
+        return Source(url, "video" if _ending(parts.path) in VIDEOS else "address")
+    schemes = ", ".join(("http", "https", *STREAMS))
+    raise UserError(f"{path_text(without_login(url))}: addresses of this kind are not read: give one of {schemes}")
+
+
+def _file(path: str) -> Source:
+    return Source(path, "video" if _ending(path) in VIDEOS else "file")
+
+
+def _is_known(path: str) -> bool:
+    return _ending(path) in PICTURES | VIDEOS
+
+
+def _ending(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
+
+
+def _endings() -> str:
+    return ", ".join(sorted(PICTURES | VIDEOS))
