@@ -7,7 +7,7 @@ INSTALLED_DOCS := .venv/.installed-docs
 PROSE := $(wildcard src tests benchmarks docs README.md CONTRIBUTING.md CHANGELOG.md Makefile mkdocs.yml)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test coverage test-slow lint format docs bench clean
+.PHONY: help venv demo test coverage test-slow lint format docs bench bench-gpu clean
 
 help:  ## list the targets
 	@echo "gfocal: make TARGET, where TARGET is one of"
@@ -19,7 +19,8 @@ help:  ## list the targets
 	@echo "  lint       ruff, pyright, import layers and spelling"
 	@echo "  format     let ruff rewrite the code in the house style"
 	@echo "  docs       build the documentation into site/"
-	@echo "  bench      run the benchmarks"
+	@echo "  bench      time the parts and tell which have got slower; writes runs/bench.json"
+	@echo "  bench-gpu  time V1 and V2 on a CUDA device"
 	@echo "  clean      remove caches and built files; .venv and runs/ stay"
 	@echo "Another Python: make venv PYTHON=/path/to/python3.12"
 
@@ -82,10 +83,10 @@ docs: $(INSTALLED_DOCS)
 	$(BIN)/mkdocs build --strict
 
 bench: $(INSTALLED)
-	@set -e; for script in benchmarks/*.py; do \
-	  test -f "$$script" || { echo "benchmarks/ holds no script yet"; break; }; \
-	  echo "$$script"; $(BIN)/python "$$script"; \
-	done
+	$(BIN)/python benchmarks/guard.py
+
+bench-gpu: $(INSTALLED)
+	$(BIN)/python benchmarks/gpu.py
 
 clean:
 	rm -rf build dist site .coverage .pytest_cache .ruff_cache .hypothesis .import_linter_cache

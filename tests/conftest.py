@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import os
 import sys
 import types
@@ -16,6 +17,9 @@ from jaxtyping import config, install_import_hook
 checker = types.ModuleType("gfocal_checker")
 checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 sys.modules[checker.__name__] = checker
+# the hook does not read what Python has compiled of the modules that gfocal imports: the large ones come before it
+for name in ("torch._dynamo", "timm", "lightning.pytorch"):
+    importlib.import_module(name)
 # before anything imports gfocal: modules that are loaded already stay unchecked
 install_import_hook("gfocal", "gfocal_checker.check")
 

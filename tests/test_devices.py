@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from gfocal.devices import autocast, choose_device, choose_precision
+from gfocal.devices import _container_share, autocast, choose_device, choose_precision, settle
 from gfocal.errors import UserError
 
 CPU = torch.device("cpu")
@@ -66,3 +68,20 @@ def test_autocast_runs_convolutions_in_the_chosen_precision() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         with torch.no_grad(), autocast(dtype, CPU):
             assert conv(torch.zeros(1, 3, 8, 8)).dtype is dtype
+
+
+def test_threads_are_cut_to_the_share_of_the_container(tmp_path: Path) -> None:
+    limits = tmp_path / "cpu.max"
+    for text, share in (("150000 100000\n", 1), ("400000 100000\n", 4), ("10000 100000\n", 1), ("max 100000\n", None)):
+        limits.write_text(text)
+        assert _container_share(limits) == share
+    assert _container_share(tmp_path / "missing") is None
+
+
+def test_what_is_settled_is_told() -> None:
+    told = settle(CPU, "bfloat16")
+    assert "on cpu" in told
+    assert "in bfloat16, channels last" in told
+    assert f"{torch.get_num_threads()} thread" in told
+    with pytest.raises(UserError, match="precision"):
+        settle(CPU, "float64")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from films import write_film
 from gfocal.cli.__main__ import main
 from helpers import save_eager_model
 
@@ -33,12 +34,15 @@ def blocks(language):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder as the pages suppose it: a demo run, a picture, and a small data set of one's own."""
+    """A folder as the pages suppose it: a demo run, a picture, a video, results, and a small data set."""
     folder = tmp_path_factory.mktemp("reader")
     save_eager_model(folder / "runs" / "demo")
     save_eager_model(folder / "runs" / "mine", ("thing",))
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (80, 120, 3), dtype=np.uint8)).save(folder / "picture.jpg")
+    write_film(folder / "clip.mp4", frames=4)
+    (folder / "found").mkdir()
+    (folder / "found" / "detections.jsonl").write_text('{"file": "picture.jpg", "boxes": []}\n')
     pictures = folder / "mydata" / "pictures"
     pictures.mkdir(parents=True)
     for split, indices in (("train", range(8)), ("val", range(8, 12))):
@@ -55,8 +59,9 @@ def place(tmp_path_factory):
     return folder
 
 
-OF_THE_SHELL = frozenset({"|", "||", "&&", ">", "<", "--devices"})
-"""Words that need a shell, and the option by which a command starts itself anew."""
+OF_THE_SHELL = frozenset({"|", "||", "&&", ">", "<", "--devices", "export"})
+"""Words that need a shell, the option by which a command starts itself anew, and the verb that would trace the checks of
+shapes that tests have."""
 
 
 @pytest.mark.parametrize("code", blocks("bash"))

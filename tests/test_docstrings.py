@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import gfocal
-from gfocal import boxrep, edges, labelling, predicting, structures
+from gfocal import boxrep, edges, finding, labelling, structures
 from gfocal.ops import voting
 
 SOURCE = Path(gfocal.__file__).parent
@@ -36,15 +36,15 @@ CALLED = [
     *(f"edges.EdgeDistributions.{name}" for name in dir(edges.EdgeDistributions)),
     *(f"structures.Detections.{name}" for name in ("measurement_covariance", "to_coco", "to_dict", "to_supervision")),
     *(f"labelling.{name}" for name in dir(labelling) if name.startswith(("to_", "write_", "label_"))),
-    *("voting.vote", "voting.mixtures", "predicting.to_json"),
+    *("voting.vote", "voting.mixtures", "finding.to_json"),
     *(f"boxrep.{kind}.distribution" for kind in ("Gaussian", "General")),
 ]
 HOMES = {
     "edges": edges,
+    "finding": finding,
     "structures": structures,
     "labelling": labelling,
     "voting": voting,
-    "predicting": predicting,
     "boxrep": boxrep,
 }
 

@@ -10,12 +10,14 @@ from gfocal.version import __version__
 if TYPE_CHECKING:
     from gfocal import ops
     from gfocal.analysis.audit import audit
+    from gfocal.analysis.benchmark import benchmark
     from gfocal.analysis.calibration import calibrate
     from gfocal.analysis.rescoring import rescore
     from gfocal.config import Recipe
     from gfocal.errors import UserError
     from gfocal.evaluation import Metrics
     from gfocal.explaining import explain
+    from gfocal.exporting import export
     from gfocal.loading import load
     from gfocal.model import Model, build, convert
     from gfocal.recipes import get_recipe
@@ -32,11 +34,13 @@ __all__ = [
     "UserError",
     "__version__",
     "audit",
+    "benchmark",
     "build",
     "calibrate",
     "convert",
     "evaluate",
     "explain",
+    "export",
     "get_recipe",
     "load",
     "ops",
@@ -52,11 +56,13 @@ _HOMES = {
     "Recipe": "gfocal.config",
     "UserError": "gfocal.errors",
     "audit": "gfocal.analysis.audit",
+    "benchmark": "gfocal.analysis.benchmark",
     "build": "gfocal.model",
     "calibrate": "gfocal.analysis.calibration",
     "convert": "gfocal.model",
     "evaluate": "gfocal.testing",
     "explain": "gfocal.explaining",
+    "export": "gfocal.exporting",
     "get_recipe": "gfocal.recipes",
     "load": "gfocal.loading",
     "rescore": "gfocal.analysis.rescoring",

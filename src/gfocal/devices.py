@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -44,6 +46,39 @@ def choose_precision(precision: str | None, device: torch.device) -> torch.dtype
     return dtype
 
 
+def settle(device: torch.device, precision: str | None) -> str:
+    """Let a program use this machine well, and return what it settled on, for people.
+
+    Threads of the CPU are cut to the share that a container gives, which PyTorch does not look at, unless the
+    environment variable OMP_NUM_THREADS says how many there shall be.
+
+    >>> settle(torch.device("cpu"), "float32")  # doctest: +ELLIPSIS
+    'on cpu (...) in float32, channels last, ... thread...'
+    """
+    share = _container_share()
+    if share is not None and share < torch.get_num_threads() and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(share)
+    dtype = str(choose_precision(precision, device)).removeprefix("torch.")
+    if device.type == "cuda":
+        return f"on {device} ({torch.cuda.get_device_name(device)}) in {dtype}, channels last"
+    threads = torch.get_num_threads()
+    plural = "" if threads == 1 else "s"
+    return f"on {device} ({_capability()}) in {dtype}, channels last, {threads} thread{plural}"
+
+
+def _container_share(limits: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
+    """Return how many CPUs the container may use at once, at least 1, or None where nothing says so."""
+    try:
+        quota, period = limits.read_text(encoding="ascii").split()
+        return max(int(quota) // int(period), 1)
+    except (OSError, ValueError):  # no cgroup of version 2, or "max" for no limit
+        return None
+
+
+def _capability() -> str:
+    return "AMX" if _has_amx() else torch.backends.cpu.get_cpu_capability()
+
+
 def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
     """Return the context in which convolutions run in `dtype`."""
     return nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype)
@@ -52,5 +87,9 @@ def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager
 def _fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    # AVX-512 alone computes bfloat16 by way of float32, slower than float32 itself
-    return "AMX" in torch.backends.cpu.get_cpu_capability() or torch.cpu._is_amx_tile_supported()  # pyright: ignore[reportPrivateUsage]
+    # AVX-512 without BF16 computes bfloat16 by way of float32, slower than float32 itself
+    return _has_amx() or torch.cpu._is_avx512_bf16_supported()  # pyright: ignore[reportPrivateUsage]
+
+
+def _has_amx() -> bool:
+    return torch.cpu._is_amx_tile_supported()  # pyright: ignore[reportPrivateUsage]

@@ -149,7 +149,9 @@ def test_predict_draws_every_picture_and_prints_json(capsys, run_folder, picture
     }
     with Image.open(out_folder / "picture.png") as drawn:
         assert drawn.width % 120 == 0
-    assert [path.name for path in out_folder.iterdir()] == ["picture.png"]
+    assert (out_folder / "detections.jsonl").read_text() == out
+    names = sorted(path.name for path in out_folder.iterdir())
+    assert names == ["detections.jsonl", "picture.png", "predict.json"]
 
 
 def test_predict_takes_folders_and_keeps_equal_names_apart(capsys, run_folder, picture, tmp_path):
@@ -159,7 +161,7 @@ def test_predict_takes_folders_and_keeps_equal_names_apart(capsys, run_folder, p
     code, out, _ = ran(capsys, "predict", run_folder, tmp_path / "in", "--out", tmp_path / "out", "--no-edges")
     assert code == 0
     assert len(out.splitlines()) == 2
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["same-2.png", "same.png"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["same-2.png", "same.png"]
 
 
 def bomb(path):
@@ -187,6 +189,35 @@ def test_bad_pictures_are_refused_in_one_line_and_nothing_is_written(capsys, run
     assert "missing.jpg" in refused(capsys, "predict", run_folder, tmp_path / "missing.jpg", "--out", out)
     (tmp_path / "empty").mkdir()
     assert "holds no picture" in refused(capsys, "predict", run_folder, tmp_path / "empty", "--out", out)
+    assert not out.exists()
+
+
+def test_predict_looks_at_tiles_and_leaves_out_what_is_asked(capsys, run_folder, picture, tmp_path):
+    (picture.parent / "text.jpg").write_text("not a picture at all")
+    options = ("--out", tmp_path / "out", "--no-draw", "--tile", "64", "--overlap", "16")
+    code, out, err = ran(capsys, "predict", run_folder, tmp_path / "*.jpg", *options, "--on-bad-data", "skip")
+    assert code == 0
+    assert out.startswith(f"{picture}: ")
+    assert len(out.splitlines()) == 1
+    assert "left out: " in err
+    assert "1 pictures, " in err.splitlines()[-1]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["detections.jsonl", "predict.json"]
+    with_whole = ("predict", run_folder, picture, "--out", tmp_path / "out", "--no-draw", "--resume")
+    assert "with tile [64, 64], now it is None" in refused(capsys, *with_whole)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--overlap", "8"), "give --tile, too"),
+        (("--tile", "64", "--overlap", "64"), "cannot overlap by 64"),
+        (("--every", "0"), "--every"),
+        (("--devices", "gpu"), "unknown device 'gpu'"),
+    ],
+)
+def test_options_of_predict_that_make_no_sense_are_refused(capsys, run_folder, picture, options, says):
+    out = picture.parent / "out"
+    assert says in refused(capsys, "predict", run_folder, picture, "--out", out, *options)
     assert not out.exists()
 
 

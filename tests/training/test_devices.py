@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from gfocal.cli.__main__ import main
 from gfocal.config import BackboneConfig, ScheduleConfig
 from gfocal.nn.backbone import create_backbone
 
@@ -40,20 +41,26 @@ def frozen_norms(recipe, tmp_path):
     return path
 
 
-def trained(recipe: Path, data: Path, out: Path, *options: object) -> tuple[list[dict[str, str]], dict]:
-    arguments = ["train", "--recipe", recipe, "--data", data, "--out", out, "--device", "cpu", "--workers", 0]
-    script = out.parent / "start.py"  # the other processes are started as this one was
-    script.write_text(COMMAND)
-    command = [sys.executable, str(script), *map(str, arguments), *map(str, options)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+def trained(
+    recipe: Path, data: Path, out: Path, *options: object, devices: int
+) -> tuple[list[dict[str, str]], dict[str, torch.Tensor]]:
+    words = ["train", "--recipe", recipe, "--data", data, "--out", out, "--device", "cpu", "--workers", 0, *options]
+    arguments = [*map(str, words), "--devices", str(devices)]
+    if devices == 1:
+        main(arguments)
+    else:
+        script = out.parent / "start.py"  # the other processes are started as this one was
+        script.write_text(COMMAND)
+        command = [sys.executable, str(script), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
     return rows, load_file(out / "last.safetensors")
 
 
 def test_two_processes_learn_what_one_does(frozen_norms, half_empty, tmp_path):
-    one_rows, one = trained(frozen_norms, half_empty, tmp_path / "one", "--batch", 2)
-    two_rows, two = trained(frozen_norms, half_empty, tmp_path / "two", "--batch", 1, "--devices", 2)
+    one_rows, one = trained(frozen_norms, half_empty, tmp_path / "one", "--batch", 2, devices=1)
+    two_rows, two = trained(frozen_norms, half_empty, tmp_path / "two", "--batch", 1, devices=2)
     curves = [[float(row["train/loss"]) for row in rows if row["train/loss"]] for rows in (one_rows, two_rows)]
     assert len(curves[0]) == 2
     assert curves[1] == pytest.approx(curves[0], rel=1e-4)

@@ -78,8 +78,17 @@ def _boxes(size: tuple[int, int], picture: int) -> dict[str, torch.Tensor]:
     return {"boxes": torch.cat([corner, corner + sides], dim=1), "labels": torch.zeros(BOXES, dtype=torch.long)}
 
 
-def alternate(works: Sequence[Callable[[], object]], *, turns: int, device: torch.device) -> tuple[list[float], ...]:
-    """Return the seconds that each work took in every turn, all of them once a turn so that they meet one machine."""
+def alternate(
+    works: Sequence[Callable[[], object]],
+    *,
+    turns: int,
+    device: torch.device,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[list[float], ...]:
+    """Return the seconds that each work took in every turn, all of them once a turn so that they meet one machine.
+
+    progress: called with the number of turns done; the first ones, which warm up, do not count.
+    """
     times: tuple[list[float], ...] = tuple([] for _ in works)
     for turn in range(turns + WARM_UP):
         # who goes first changes, so that what the one leaves in the caches helps the other as often
@@ -91,6 +100,8 @@ def alternate(works: Sequence[Callable[[], object]], *, turns: int, device: torc
                 torch.cuda.synchronize(device)
             if turn >= WARM_UP:
                 times[index].append(time.perf_counter() - start)
+        if progress is not None and turn >= WARM_UP:
+            progress(turn - WARM_UP + 1)
     return times
 
 

@@ -12,12 +12,14 @@ from typing import Annotated, cast
 import typer
 
 from gfocal.cli.audit import audit
+from gfocal.cli.benchmark import benchmark
 from gfocal.cli.calibrate import calibrate
 from gfocal.cli.convert import convert
 from gfocal.cli.demo import demo
 from gfocal.cli.doctor import doctor
 from gfocal.cli.evaluate import evaluate
 from gfocal.cli.explain import explain
+from gfocal.cli.export import export
 from gfocal.cli.predict import predict
 from gfocal.cli.recipes import recipes
 from gfocal.cli.reproduce import reproduce
@@ -42,7 +44,22 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (demo, train, evaluate, calibrate, predict, explain, convert, reproduce, doctor, rescore, audit):
+VERBS = (
+    demo,
+    train,
+    evaluate,
+    predict,
+    explain,
+    calibrate,
+    export,
+    benchmark,
+    convert,
+    reproduce,
+    doctor,
+    rescore,
+    audit,
+)
+for verb in VERBS:
     app.command()(verb)
 app.add_typer(recipes, name="recipes")
 
@@ -67,7 +84,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; mistakes of the user end with one line on standard error and exit code 2."""
     try:
         with _remarks_on_stderr():
-            app(args=arguments or sys.argv[1:] or ["--help"], standalone_mode=False)
+            code = app(args=arguments or sys.argv[1:] or ["--help"], standalone_mode=False)
+        if code == INTERRUPTED:  # newer typer returns this where older ones raise
+            raise KeyboardInterrupt
     except UserError as error:
         _fail(str(error))
     except UsageMistake as error:

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from gfocal.cli.options import Data, Device, ModelSource, Precision, Size, Workers
+from gfocal.cli.options import Data, Device, ModelSource, Precision, Size, Workers, settled
 
 
 def evaluate(
@@ -47,9 +47,15 @@ def evaluate(
     if not tta and (scale or not flip or fuse != "boxes"):
         raise UserError("--scale, --no-flip and --fuse say how several views are seen: give --tta, too")
     views = Augmentation(tuple(scale or Augmentation.scales), flip, fuse) if tta else None  # type: ignore[arg-type]
+    say = settled(device, precision)
     dataset = open_dataset(data, split)
     loaded = gfocal.load(model, device=device)
     with ProgressBar(len(dataset), "evaluating") as bar:
+
+        def progress(done: int) -> None:
+            say()
+            bar.update(done)
+
         metrics = gfocal.evaluate(
             loaded,
             dataset,
@@ -59,7 +65,7 @@ def evaluate(
             precision=precision,
             augmentation=views,
             save=save,
-            progress=bar.update,
+            progress=progress,
         )
     if metrics.num_boxes:
         typer.echo(metrics.table())

@@ -53,22 +53,24 @@ def explain(
     from gfocal.explaining import short_name
     from gfocal.heads import is_heads
     from gfocal.model import load_model
+    from gfocal.progress import ProgressBar
 
     loaded = model if is_heads(model) else load_model(model, device=device)
-    count = gfocal.explain(
-        loaded,
-        pictures or (),
-        out=out,
-        data=data,
-        split=split,
-        limit=limit,
-        threshold=threshold,
-        first_score=score,
-        candidates=candidates,
-        size=size,
-        precision=precision,
-        png=png,
-        title=f"What {short_name(Path(model))} sees",
-        progress=lambda done: typer.echo(f"{done} pictures", err=True) if done % 10 == 0 else None,
-    )
+    with ProgressBar(None, "explaining") as bar:
+        count = gfocal.explain(
+            loaded,
+            pictures or (),
+            out=out,
+            data=data,
+            split=split,
+            limit=limit,
+            threshold=threshold,
+            first_score=score,
+            candidates=candidates,
+            size=size,
+            precision=precision,
+            png=png,
+            title=f"What {short_name(Path(model))} sees",
+            progress=lambda done, total: bar.update(done, total=total),
+        )
     typer.echo(f"{count} picture{'' if count == 1 else 's'} explained in {out}")

@@ -19,7 +19,7 @@ from gfocal.config import Recipe, read_recipe
 from gfocal.data.dataset import Dataset
 from gfocal.data.faults import Faults
 from gfocal.data.opening import open_dataset, splits_of
-from gfocal.devices import choose_device, choose_precision
+from gfocal.devices import choose_device, choose_precision, settle
 from gfocal.errors import UserError
 from gfocal.files import whole_or_absent
 from gfocal.model import Model, build
@@ -126,6 +126,8 @@ def train(
         if start is not None:
             _go_on_from(start, model)
         fabric.launch()
+        if fabric.is_global_zero:
+            logger.info("computing %s", settle(where, precision))
         model = Model(model.recipe, model.parts, fabric.device)
         if fabric.is_global_zero and state is None:
             _warn_of_clipping(train_data, model.recipe)

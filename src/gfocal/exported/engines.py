@@ -1,0 +1,120 @@
+"""What runs an exported file: ONNX Runtime for .onnx, OpenVINO for .xml. Threads are left to the runtimes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gfocal.devices import choose_device, choose_precision
+from gfocal.errors import UserError
+from gfocal.exported.header import Header
+
+Inputs = Mapping[str, npt.NDArray[Any]]
+
+
+class Engine(ABC):
+    """A runtime that holds one file.
+
+    name: of the runtime, with its version. header: of the file. closest: the precision in which it computes the file
+    as it was written, None where it has no choice.
+    """
+
+    name: str
+    header: Header
+    closest: str | None
+
+    @abstractmethod
+    def run(self, inputs: Inputs, *, precision: str | None) -> dict[str, Tensor]:
+        """Return the outputs by name, in the host's memory. precision: as in `Predictor.predict`."""
+
+
+@final
+class OnnxRuntime(Engine):
+    """Runs an .onnx file, on the GPU where the installed ONNX Runtime has one."""
+
+    closest = None
+
+    def __init__(self, path: Path, *, device: str | torch.device | None) -> None:
+        try:
+            import onnxruntime  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise UserError(f"{path} runs in ONNX Runtime: pip install 'gfocal[onnx]'") from error
+        available = onnxruntime.get_available_providers()
+        if device in (None, "auto"):
+            device = "cuda" if CUDA in available else "cpu"
+        device = torch.device(device)
+        if device.type == "cuda" and CUDA not in available:
+            raise UserError("device 'cuda' was asked for, but the installed ONNX Runtime has none: use --device cpu")
+        providers: list[Any] = [(CUDA, {"device_id": device.index or 0})] if device.type == "cuda" else []
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors alone: it warns of what it may do to a graph for speed
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=[*providers, CPU])
+        except Exception as error:  # each mistake in a file has a class of its own, and they have no common base
+            raise UserError(f"{path}: ONNX Runtime cannot read it ({_first_line(error)})") from error
+        self.name = f"onnxruntime {onnxruntime.__version__}"
+        self.header = Header.from_texts(self._session.get_modelmeta().custom_metadata_map, where=str(path))
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def run(self, inputs: Inputs, *, precision: str | None) -> dict[str, Tensor]:
+        """Return the outputs by name. UserError for a precision other than the file's."""
+        own = self.header.precision
+        if precision not in (None, "auto", own):
+            raise UserError(f"the file computes in {own}: leave --precision out, or export it in {precision}")
+        found = self._session.run(self._outputs, dict(inputs))
+        return {name: torch.from_numpy(value) for name, value in zip(self._outputs, found, strict=True)}
+
+
+@final
+class OpenVino(Engine):
+    """Runs an .xml or .onnx file on the CPU, compiled for each precision when it is first asked for."""
+
+    closest = "float32"
+
+    def __init__(self, path: Path, *, device: str | torch.device | None) -> None:
+        try:
+            import openvino  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise UserError(f"{path} runs in OpenVINO: pip install 'gfocal[openvino]'") from error
+        if device not in (None, "auto") and choose_device(device).type != "cpu":
+            raise UserError(f"{path}: files of OpenVINO run on the CPU here: use --device cpu")
+        self._core = openvino.Core()
+        try:
+            self._model = self._core.read_model(path)
+        except RuntimeError as error:
+            raise UserError(f"{path}: OpenVINO cannot read it ({_first_line(error)})") from error
+        texts: dict[str, str] = {}
+        if self._model.has_rt_info(SECTION):
+            texts = dict(self._model.get_rt_info(SECTION).value)
+        self.name = f"openvino {openvino.__version__}"
+        self.header = Header.from_texts(texts, where=str(path))
+        self._compiled: dict[torch.dtype, Any] = {}
+
+    def run(self, inputs: Inputs, *, precision: str | None) -> dict[str, Tensor]:
+        """Return the outputs by name, all but what is quantised computed in `precision`."""
+        dtype = choose_precision(precision, torch.device("cpu"))
+        if dtype not in self._compiled:
+            hint = {"INFERENCE_PRECISION_HINT": HINTS[dtype]}
+            self._compiled[dtype] = self._core.compile_model(self._model, "CPU", hint)
+        found = self._compiled[dtype](dict(inputs))
+        return {output.any_name: torch.from_numpy(np.array(value)) for output, value in found.items()}
+
+
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+SECTION = "framework"
+"""Of what a model of OpenVINO tells of itself: where its reader of ONNX puts the metadata of a file."""
+
+HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
+
+ENGINES: Mapping[str, type[OnnxRuntime] | type[OpenVino]] = {".onnx": OnnxRuntime, ".xml": OpenVino}
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

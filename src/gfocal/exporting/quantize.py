@@ -1,0 +1,101 @@
+"""Whole numbers of 8 bits in place of floats, by NNCF, everywhere but where edges become distributions."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from gfocal.detector import Detector
+from gfocal.errors import UserError
+
+Inputs: TypeAlias = dict[str, npt.NDArray[Any]]
+Node: TypeAlias = tuple[str, Sequence[str], Sequence[str]]
+
+
+def quantize_onnx(model: Any, detector: Detector, examples: Callable[[int], Inputs], *, count: int) -> Any:
+    """Return an `onnx.ModelProto` in int8 but for the convolutions of box codes and all that follows them.
+
+    examples: the inputs of a picture by its number, under `count`, that the ranges of values are measured on.
+    UserError where NNCF is missing.
+    """
+    nodes = [(node.name, list(node.input), list(node.output)) for node in model.graph.node]
+    names = {f"detector.{name}" for name, _ in detector.named_parameters() if _begins(name)}
+    return _quantized(model, _below(nodes, names), examples, count)
+
+
+def quantize_openvino(model: Any, detector: Detector, examples: Callable[[int], Inputs], *, count: int) -> Any:
+    """Return an `openvino.Model` in int8 (see `quantize_onnx`)."""
+    weights: list[npt.NDArray[Any]] = []
+    with torch.no_grad():
+        for level, scale in enumerate(detector.scales):
+            weight = detector.outputs_of(level).box_conv.weight.cpu()
+            weights += [weight.numpy(), scale.cpu()(weight).numpy()]
+    nodes: list[Node] = []
+    names: set[str] = set()
+    for node in model.get_ordered_ops():
+        name = node.get_friendly_name()
+        nodes.append((name, [port.get_node().get_friendly_name() for port in node.input_values()], [name]))
+        # OpenVINO forgets what a weight is called, and multiplies it by the scale of its level
+        if node.get_type_name() == "Constant" and any(_alike(node.data, weight) for weight in weights):
+            names.add(name)
+    return _quantized(model, _below(nodes, names), examples, count)
+
+
+def _begins(name: str) -> bool:
+    """Return whether a parameter belongs to the layers at which the head of distributions begins."""
+    return name.endswith(".box_conv.weight")
+
+
+def _alike(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
+    return one.shape == other.shape and np.allclose(one, other, rtol=1e-5)
+
+
+def _below(nodes: Iterable[Node], begin: set[str]) -> list[str]:
+    """Return the names of the nodes (name, inputs, outputs), in their order, that anything of `begin` flows into."""
+    reached = set(begin)
+    below: list[str] = []
+    for name, inputs, outputs in nodes:
+        if not reached.isdisjoint(inputs):
+            reached.update(outputs)
+            below.append(name)
+    return below
+
+
+def _quantized(model: Any, ignored: list[str], examples: Callable[[int], Inputs], count: int) -> Any:
+    assert ignored, "the convolutions of box codes are not in the graph"
+    with _quiet():
+        try:
+            import nncf  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise UserError("int8 is made by NNCF: pip install 'gfocal[nncf]'") from error
+        return nncf.quantize(
+            model,
+            nncf.Dataset(range(count), examples),
+            # activations that are never negative get all 256 values for their one side
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=count,
+            # some of the nodes change nothing, and NNCF drops those before it looks for names
+            ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Generator[None]:
+    """Keep NNCF from the terminal, which tells of each of its steps, of layers it leaves alone, and that CUDA lacks."""
+    loggers = [logging.getLogger(name) for name in ("nncf", "torch.utils.cpp_extension")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

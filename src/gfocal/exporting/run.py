@@ -1,0 +1,152 @@
+"""From a model to a file and its certificate, or to neither."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast, get_args
+
+from gfocal.config import is_outside
+from gfocal.data.dataset import Dataset
+from gfocal.data.opening import open_dataset, splits_of
+from gfocal.errors import UserError, unknown
+from gfocal.exported import ExportedModel, load_exported
+from gfocal.exported.engines import ENGINES, OpenVino
+from gfocal.exported.header import FilePrecision, Header
+from gfocal.exporting.certificate import LEAST_MATCHED, Certificate, sha256_of_file, sha256_of_weights, versions
+from gfocal.exporting.comparing import compare
+from gfocal.exporting.writing import write
+from gfocal.files import whole_or_absent
+from gfocal.model import Model, load_model
+from gfocal.testing import open_for
+
+log = logging.getLogger(__name__)
+
+
+def export(
+    model: Model | str | Path,
+    out: str | Path,
+    *,
+    precision: str = "float32",
+    raw: bool = False,
+    data: str | Path | Dataset | None = None,
+    split: str = "val",
+    pictures: int = 50,
+    size: tuple[int, int] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Certificate:
+    """Write a model as a file for other runtimes, prove that both find the same, and return the proof.
+
+    out: an .onnx file, or an .xml for OpenVINO, which gets a .bin beside it; the certificate is written beside it, too,
+    as NAME.certificate.json. precision: "float32", "float16" or "int8", the last two but for the layers in which edges
+    become distributions; int8 needs `data`. raw: without suppression. data: what --data takes, or an open data set: the
+    first `pictures` of its split are looked at by both sides, and scored; None looks at generated scenes. size: as in
+    `Predictor.predict`, for these pictures; the file takes any. progress: called with the number of pictures compared.
+    UserError, and no file, where a float32 file has less than 99.5 % of the detections in common with the model, the
+    model cannot be exported as asked, or a package is missing.
+
+    >>> import gfocal
+    >>> model = gfocal.build("gflv2_r18_mini", device="cpu")
+    >>> gfocal.export(model, "model.onnx").matched  # doctest: +SKIP
+    1.0
+    """
+    out = Path(out)
+    _refuse_unknown(out, precision, data)
+    source = model.recipe.name if isinstance(model, Model) else str(model)
+    model = model if isinstance(model, Model) else load_model(model, device="cpu")
+    _refuse_outside(model, raw=raw)
+    dataset = open_dataset("scenes", split) if data is None else open_for(model, data, split)
+    pictures = min(pictures, len(dataset))
+    header = Header(model.recipe, "raw" if raw else "detections", cast("FilePrecision", precision), model.calibration)
+    with _folder_for(out) as folder:
+        made = Path(folder) / out.name
+        log.info("writing %s, which takes a minute or two", out)
+        write(model, made, header=header, dataset=_for_ranges(model, data, dataset), size=size)
+        files = _in_runtimes(made)
+        score = data is not None
+        measured = compare(model, files, dataset, pictures=pictures, size=size, score=score, progress=progress)
+        certificate = Certificate(
+            model=source,
+            recipe=model.recipe.name,
+            content=header.content,
+            precision=precision,
+            files={file.name: sha256_of_file(file) for file in sorted(made.parent.iterdir())},
+            weights=sha256_of_weights(model.detector),
+            versions=versions(),
+            processor=platform.processor() or platform.machine(),
+            data=f"{_name(data)} ({split})",
+            pictures=pictures,
+            **measured._asdict(),
+        )
+        _refuse_unlike(certificate, out)
+        for file in certificate.files:
+            with whole_or_absent(out.with_name(file)) as scratch:
+                shutil.move(made.with_name(file), scratch)
+    certificate.save(out.with_suffix(".certificate.json"))
+    return certificate
+
+
+def _refuse_unknown(out: Path, precision: str, data: str | Path | Dataset | None) -> None:
+    """Raise UserError for a kind of file that there is not."""
+    if out.suffix not in ENGINES:
+        raise UserError(f"{out}: exported models are .onnx or .xml files: let the name end so")
+    if precision not in get_args(FilePrecision):
+        raise unknown("precision", precision, get_args(FilePrecision))
+    if precision == "int8" and data is None:
+        raise UserError("int8 is measured on pictures of the kind it is meant for: give --data")
+
+
+def _refuse_outside(model: Model, *, raw: bool) -> None:
+    """Raise UserError where who loads the file would need a part that only the caller has."""
+    for axis, spec in (("quality", model.recipe.quality), ("box", model.recipe.box)):
+        if raw and is_outside(spec):
+            raise UserError(f"the model's {axis} is from outside gfocal, {spec['name']!r}: export without --raw")
+
+
+def _refuse_unlike(certificate: Certificate, out: Path) -> None:
+    """Raise UserError where a file that should compute the same does not."""
+    if certificate.precision == "float32" and certificate.matched < LEAST_MATCHED:
+        worst = min(certificate.runtimes, key=lambda one: one.matched)
+        raise UserError(
+            f"{out}: not written, because in {worst.runtime} only {100 * worst.matched:.2f} % of the detections are "
+            f"those of the model, and {100 * LEAST_MATCHED} % must be: report this with the model's recipe"
+        )
+
+
+def _folder_for(out: Path) -> tempfile.TemporaryDirectory[str]:
+    """Return a scratch folder beside a file; UserError where it cannot be written there."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}.", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror})") from error
+
+
+def _name(data: str | Path | Dataset | None) -> str:
+    """Return how a certificate calls the data."""
+    if data is None:
+        return "generated scenes"
+    return str(data) if isinstance(data, str | Path) else "a data set"
+
+
+def _for_ranges(model: Model, data: str | Path | Dataset | None, dataset: Dataset) -> Dataset:
+    """Return the pictures to measure ranges on: of the train split, where the data set has one."""
+    if isinstance(data, str | Path) and "train" in splits_of(data):
+        return open_for(model, data, "train")
+    return dataset
+
+
+def _in_runtimes(path: Path) -> list[ExportedModel]:
+    """Return the file in each runtime that is installed and can read it."""
+    files = [load_exported(path, device="cpu")]
+    if path.suffix == ".onnx" and importlib.util.find_spec("openvino") is not None:
+        try:
+            files.append(ExportedModel(OpenVino(path, device="cpu")))
+        except UserError as error:  # its reader of ONNX lacks some operators
+            log.info("%s", error)
+    return files

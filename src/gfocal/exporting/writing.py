@@ -1,0 +1,50 @@
+"""From a model to a file that another runtime reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from gfocal.data.collate import pad
+from gfocal.data.dataset import Dataset
+from gfocal.exported.header import Header
+from gfocal.exporting.onnx import convert_onnx, write_onnx
+from gfocal.exporting.openvino import convert_openvino, write_openvino
+from gfocal.exporting.quantize import Inputs, quantize_onnx, quantize_openvino
+from gfocal.exporting.tracing import trace
+from gfocal.families import FAMILIES
+from gfocal.model import Model
+
+MEASURED_ON = 100
+"""Pictures at most that the ranges of values are measured on for int8."""
+
+
+def write(model: Model, path: Path, *, header: Header, dataset: Dataset, size: tuple[int, int] | None) -> None:
+    """Write a model as an .onnx or .xml file, which carries `header`.
+
+    dataset: whose first pictures the ranges of values are measured on for int8. size: as in `Predictor.predict`, for
+    these. UserError where a package is missing, or the recipe's post-processing cannot be exported.
+    """
+    prepare = model.prepare(size)
+
+    def inputs(index: int) -> Inputs:
+        prepared = prepare(dataset.picture(index))
+        images = {"images": pad(prepared.image).numpy()}
+        return images if header.content == "raw" else images | {"sizes": np.array([prepared.size])}
+
+    family = model.recipe.family
+    least_side = FAMILIES[family["name"]](**{key: value for key, value in family.items() if key != "name"}).least_side
+    # OpenVINO stores weights in float16 itself
+    half = header.precision == "float16" and path.suffix == ".onnx"
+    int8 = header.precision == "int8"
+    program = trace(model.detector, model.postprocess, raw=header.content == "raw", least_side=least_side, half=half)
+    count = min(MEASURED_ON, len(dataset))
+    if path.suffix == ".onnx":
+        made = convert_onnx(program, optimize=int8)
+        made = quantize_onnx(made, model.detector, inputs, count=count) if int8 else made
+        write_onnx(made, path, texts=header.to_texts())
+    else:
+        made = convert_openvino(program)
+        made = quantize_openvino(made, model.detector, inputs, count=count) if int8 else made
+        write_openvino(made, path, texts=header.to_texts(), half=header.precision == "float16")

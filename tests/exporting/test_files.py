@@ -1,0 +1,131 @@
+"""Exported files find what their model finds, whatever the batch and the size of its pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import gfocal
+from exports import assert_agree, lively, small, traced
+from gfocal.config import BackboneConfig, TestConfig
+from gfocal.errors import UserError
+from gfocal.exported import ExportedModel, load_exported
+from gfocal.exported.header import Header
+from gfocal.exporting.onnx import convert_onnx, write_onnx
+from gfocal.exporting.openvino import convert_openvino, write_openvino
+from gfocal.model import Model
+
+SUFFIXES = (".onnx", ".xml")
+BATCHES = {(1, 32, 32): [(20, 32)], (1, 96, 64): [(96, 64)], (3, 128, 160): [(128, 160), (100, 37), (128, 130)]}
+"""Pictures, height and width of a batch, and the sizes of its pictures before padding."""
+
+
+def assert_agrees(file: ExportedModel, model: Model, **options: Any) -> None:
+    """Check that a file finds what its model finds in batches of several sizes, in sum not a little."""
+    torch.manual_seed(1)
+    total = 0
+    for shape, sizes in BATCHES.items():
+        images = torch.randn(shape[0], 3, *shape[1:])
+        scales = [(2.0, 0.5)] * len(sizes)
+        expected = model.find(images, sizes, scales=scales, precision="float32", **options)
+        precision = file.engine.closest
+        for one, other in zip(
+            file.find(images, sizes, scales=scales, precision=precision, **options), expected, strict=True
+        ):
+            assert_agree(one, other)
+            total += len(one)
+    assert total > 50
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_agrees_with_its_model(files: dict[str, Path], lively_model: Model, suffix: str) -> None:
+    assert_agrees(load_exported(files[suffix]), lively_model)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_higher_threshold_is_that_of_the_model(files: dict[str, Path], lively_model: Model, suffix: str) -> None:
+    file = load_exported(files[suffix])
+    scores = torch.cat([found.scores for found in file.find(torch.ones(2, 3, 64, 64), [(64, 64)] * 2)])
+    assert_agrees(file, lively_model, threshold=scores.median().item())
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_load_takes_files_and_predict_takes_pictures(files: dict[str, Path], lively_model: Model, suffix: str) -> None:
+    file = gfocal.load(files[suffix], device="cpu")
+    picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    precision = None if suffix == ".onnx" else "float32"
+    for size in (None, (96, 128)):
+        expected = lively_model.predict(picture, size=size, precision="float32")
+        assert_agree(file.predict(picture, size=size, precision=precision), expected)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_brings_recipe_and_calibration(files: dict[str, Path], lively_model: Model, suffix: str) -> None:
+    header = load_exported(files[suffix]).engine.header
+    assert header == Header(lively_model.recipe, "detections", "float32", lively_model.calibration)
+
+
+def test_what_the_file_leaves_out_cannot_be_asked_for(files: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match=r"threshold 0\.01 is under 0\.05.*--raw"):
+        gfocal.load(files[".onnx"]).predict(np.zeros((32, 32, 3), np.uint8), threshold=0.01)
+    with pytest.raises(UserError, match="the file computes in float32"):
+        gfocal.load(files[".onnx"]).predict(np.zeros((32, 32, 3), np.uint8), precision="bfloat16")
+    with pytest.raises(UserError, match="brings its recipe"):
+        gfocal.load(files[".onnx"], recipe="gfl_r18_mini")
+
+
+def test_evaluate_takes_a_file(files: dict[str, Path], lively_model: Model) -> None:
+    with pytest.raises(UserError, match="11 classes, the model 3"):
+        gfocal.evaluate(files[".onnx"], "scenes")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_files_of_others_and_broken_ones_are_refused(tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        gfocal.load(tmp_path / f"absent{suffix}")
+    (tmp_path / f"text{suffix}").write_text("no graph")
+    with pytest.raises(UserError, match="cannot read it"):
+        gfocal.load(tmp_path / f"text{suffix}")
+
+
+def test_a_graph_without_a_header_is_refused(tmp_path: Path) -> None:
+    import onnx
+
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    other = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "other", [value], [other])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 19)], ir_version=10)
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(UserError, match="no file of `gfocal export`"):
+        gfocal.load(tmp_path / "other.onnx")
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        small("gfl_r18_mini", test=TestConfig(nms="soft_linear", score_threshold=0.2)),
+    ],
+    ids=["soft suppression"],
+)
+def test_raw_output_goes_through_post_processing(recipe: Any, tmp_path: Path) -> None:
+    model = lively(recipe)
+    program = traced(model, raw=True)
+    write_onnx(convert_onnx(program), tmp_path / "raw.onnx", texts=Header(recipe, "raw", "float32").to_texts())
+    file = load_exported(tmp_path / "raw.onnx")
+    assert_agrees(file, model)
+    assert_agrees(file, model, threshold=0.1)
+
+
+def test_deformable_convolutions_are_exported(tmp_path: Path) -> None:
+    backbone = BackboneConfig(name="resnet18", weights="none", width=0.25, deformable=(4,))
+    model = lively(small("gflv2_r18_mini", backbone=backbone))
+    program = traced(model)
+    texts = Header(model.recipe, "detections", "float32").to_texts()
+    write_onnx(convert_onnx(program), tmp_path / "model.onnx", texts=texts)
+    write_openvino(convert_openvino(program), tmp_path / "model.xml", texts=texts)
+    for suffix in SUFFIXES:
+        assert_agrees(load_exported(tmp_path / f"model{suffix}"), model)

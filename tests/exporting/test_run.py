@@ -1,0 +1,109 @@
+"""`gfocal.export` leaves a file with its certificate, or nothing and a reason."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+import gfocal
+from exports import lively, small
+from gfocal.cli.__main__ import main
+from gfocal.config import TestConfig
+from gfocal.data.scenes import CLASS_NAMES
+from gfocal.errors import UserError
+from gfocal.exporting import run
+from helpers import Edges
+
+
+@pytest.fixture(autouse=True)
+def _traced_as_outside_of_tests(unchecked_shapes: None) -> None:
+    """Leave out checks of shapes, which would become a part of the graph."""
+
+
+def scenes_model() -> gfocal.Model:
+    return lively(small("gflv2_r18_mini", class_names=CLASS_NAMES))
+
+
+def test_a_certificate_tells_what_was_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scenes_model().save(tmp_path / "model.safetensors")
+    out = tmp_path / "made" / "model.onnx"
+    options = ["--data", "scenes", "--pictures", "2", "--size", "96", "128"]
+    main(["export", str(tmp_path / "model.safetensors"), str(out), *options])
+    told = capsys.readouterr()
+    assert "100.00 % matched" in told.out
+    assert "comparing 2/2" in told.err
+    assert sorted(file.name for file in out.parent.iterdir()) == ["model.certificate.json", "model.onnx"]
+    written = json.loads((out.parent / "model.certificate.json").read_text())
+    assert written["files"] == {"model.onnx": hashlib.sha256(out.read_bytes()).hexdigest()}
+    assert written["data"] == "scenes (val)"
+    assert written["pictures"] == 2
+    assert written["detections"] > 50
+    assert [one["runtime"].split()[0] for one in written["runtimes"]] == ["onnxruntime", "openvino"]
+    for one in written["runtimes"]:
+        assert one["matched"] == 1.0
+        assert one["ap"] == pytest.approx(written["ap"], abs=1e-6)
+        assert one["scores"]["max"] < 1e-4
+        assert one["edge_std"]["max"] < 1e-2
+        assert one["milliseconds"] > 0
+
+
+def test_a_file_that_finds_something_else_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "LEAST_MATCHED", 1.01)  # no file can do that
+    out = tmp_path / "made" / "model.onnx"
+    with pytest.raises(UserError, match=r"not written, because in .* only 100\.00 %"):
+        gfocal.export(scenes_model(), out, pictures=1, size=(64, 64), raw=True)
+    assert list(out.parent.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_int8_is_measured_on_the_data_and_says_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "model.xml"
+    certificate = gfocal.export(scenes_model(), out, precision="int8", data="scenes", pictures=1, size=(64, 64))
+    assert capfd.readouterr() == ("", "")
+    assert certificate.precision == "int8"
+    assert certificate.matched < 1.0
+    assert set(certificate.files) == {"model.xml", "model.bin"}
+    assert out.with_suffix(".bin").stat().st_size < 0.6 * in_float32(scenes_model())
+    assert gfocal.load(out).recipe == scenes_model().recipe
+
+
+@pytest.mark.slow
+def test_float16_halves_the_file(tmp_path: Path) -> None:
+    out = tmp_path / "model.onnx"
+    certificate = gfocal.export(scenes_model(), out, precision="float16", pictures=1, size=(64, 64))
+    assert certificate.matched > 0.8
+    assert out.stat().st_size < 0.8 * in_float32(scenes_model())
+
+
+def in_float32(model: gfocal.Model) -> int:
+    """Return how many bytes the weights take."""
+    return sum(4 * weight.numel() for weight in model.detector.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"out": "model.pt"}, "exported models are .onnx or .xml files"),
+        ({"precision": "int4"}, "unknown precision 'int4': did you mean 'int8'"),
+        ({"precision": "int8"}, "give --data"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_is_made(
+    tmp_path: Path, options: dict[str, str], reason: str
+) -> None:
+    with pytest.raises(UserError, match=reason):
+        gfocal.export(scenes_model(), **{"out": tmp_path / "model.onnx", **options})  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_from_outside_and_suppression_without_operator_are_refused(tmp_path: Path) -> None:
+    outside = gfocal.build(small("atss_r50_fpn_1x"), box=Edges(), device="cpu")
+    with pytest.raises(UserError, match=r"box is from outside gfocal, .*:Edges': export without --raw"):
+        gfocal.export(outside, tmp_path / "model.onnx", raw=True)
+    soft = gfocal.build(small("gfl_r18_mini", test=TestConfig(nms="soft_linear")), device="cpu")
+    with pytest.raises(UserError, match="export with --raw"):
+        gfocal.export(soft, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
