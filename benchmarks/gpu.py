@@ -23,12 +23,16 @@ def main() -> None:
         sys.exit("no CUDA device: nothing to measure")
     for precision in ("float16", "bfloat16"):
         for batch in (1, 8, 32):
-            for backend in ("torch", "compile"):
-                print(f"backend {backend}")
-                found = benchmark(
-                    NAMES, batch=batch, turns=20, precision=precision, device="cuda", backend=backend, torchvision=True
-                )
-                print(found.text(), flush=True)
+            found = benchmark(
+                NAMES,
+                batch=batch,
+                turns=20,
+                precision=precision,
+                device="cuda",
+                backends=("torch", "compile"),
+                torchvision=True,
+            )
+            print(found.text(), flush=True)
     quality_cost.main()
     sys.argv[1:] = []
     training_step.main()

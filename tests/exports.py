@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
+
 import torch
 from jaxtyping import config
 from torch import Tensor
@@ -9,8 +12,8 @@ from torch.export import ExportedProgram
 
 import gfocal
 from gfocal.config import BackboneConfig, HeadConfig, Recipe
-from gfocal.exporting.tracing import trace
 from gfocal.model import Model
+from gfocal.programs.tracing import trace
 from gfocal.recipes import get_recipe
 from gfocal.structures import Detections
 
@@ -43,10 +46,17 @@ def small(recipe: str, **changes: object) -> Recipe:
 
 
 def traced(model: Model, *, raw: bool = False, half: bool = False) -> ExportedProgram:
-    """Return the program, traced as it is outside of tests: checks of shapes would become a part of it."""
+    """Return the program, traced as it is outside of tests."""
+    with unchecked():
+        return trace(model.detector, None if raw else model.postprocess, half=half)
+
+
+@contextmanager
+def unchecked() -> Generator[None]:
+    """Leave out the checks of shapes that tests have, which would become a part of what is traced meanwhile."""
     config.update("jaxtyping_disable", True)
     try:
-        return trace(model.detector, model.postprocess, raw=raw, half=half)
+        yield
     finally:
         config.update("jaxtyping_disable", False)
 

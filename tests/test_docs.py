@@ -60,8 +60,8 @@ def place(tmp_path_factory):
 
 
 OF_THE_SHELL = frozenset({"|", "||", "&&", ">", "<", "--devices", "export"})
-"""Words that need a shell, the option by which a command starts itself anew, and the verb that would trace the checks of
-shapes that tests have."""
+"""Words that need a shell, the option by which a command starts itself anew, and the verb that would trace the checks
+of shapes that tests have."""
 
 
 @pytest.mark.parametrize("code", blocks("bash"))

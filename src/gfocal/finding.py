@@ -34,7 +34,7 @@ class Search:
     """How frames are looked at: `threshold`, `size` and `precision` as in `Predictor.predict`.
 
     tiling: how each is cut; None looks at it as a whole. every: step from one frame of a video that is looked at to the
-    next. edges: whether drawings show the distributions.
+    next. edges: whether drawings show the distributions. backend: how the model computes, as `load_for` takes it.
     """
 
     threshold: float
@@ -43,6 +43,7 @@ class Search:
     tiling: Tiling | None = None
     every: int = 1
     edges: bool = True
+    backend: str = "auto"
 
 
 @dataclass(frozen=True)

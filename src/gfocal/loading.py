@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 from gfocal.boxrep import BoxRepresentation
 from gfocal.config import Recipe
+from gfocal.data.collate import pad
 from gfocal.errors import UserError
 from gfocal.exported import ExportedModel, is_exported, load_exported
 from gfocal.model import Model, load_model
 from gfocal.quality import Quality
+
+logger = logging.getLogger(__name__)
 
 
 def load(
@@ -21,6 +27,7 @@ def load(
     quality: Quality | None = None,
     box: BoxRepresentation | None = None,
     device: str | torch.device | None = None,
+    backend: str = "torch",
 ) -> Model | ExportedModel:
     """Return a trained model, or one that was exported, whose `predict` is the same.
 
@@ -28,11 +35,52 @@ def load(
     GFocalV2 or mmdetection 2.x or 3.x, the name of a recipe whose weights mmdetection publishes, which are downloaded
     once, or an .onnx or .xml file of `gfocal export`. recipe: name, YAML file or Recipe of an official file; None finds
     it from the keys. quality, box: an instance of the part from outside the package that the model was built with.
-    device: "cpu", "cuda" or None for the GPU where there is one. UserError where the file does not fit, naming every
-    key that is missing, unexpected or misshapen.
+    device: "cpu", "cuda" or None for the GPU where there is one. backend: how the model computes, see
+    `Model.with_backend`; an exported file has its own. UserError where the file does not fit, naming every key that is
+    missing, unexpected or misshapen.
     """
     if is_exported(source):
-        if any(part is not None for part in (recipe, quality, box)):
-            raise UserError(f"{source}: an exported file brings its recipe and parts: give none of them")
+        if any(part is not None for part in (recipe, quality, box)) or backend != "torch":
+            raise UserError(f"{source}: an exported file brings its recipe, parts and runtime: give none of them")
         return load_exported(source, device=device)
-    return load_model(source, recipe=recipe, quality=quality, box=box, device=device)
+    model = load_model(source, recipe=recipe, quality=quality, box=box, device=device)
+    return model if backend == "torch" else model.with_backend(backend)
+
+
+def load_for(
+    source: str | Path, *, pictures: int | None, device: str | torch.device | None = None, backend: str = "auto"
+) -> Model | ExportedModel:
+    """Return what `load` does, ready for a run over so many pictures; None where their number is not known.
+
+    backend: "auto" takes OpenVINO where it is installed, the run is long and on a CPU, and OpenVINO is the faster one
+    in a trial of a few pictures of the recipe's size.
+    """
+    if backend != "auto":
+        return load(source, device=device, backend=backend)
+    model = load(source, device=device)
+    long = pictures is not None and pictures >= LONG_RUN
+    if not (long and isinstance(model, Model) and model.device.type == "cpu" and find_spec("openvino")):
+        return model
+    other = model.with_backend("openvino")
+    logger.info("%d pictures: trying whether OpenVINO is faster", pictures)
+    ours, theirs = _trial(model), _trial(other)
+    chosen = other if theirs < ours else model
+    logger.info("OpenVINO %.0f ms a picture, PyTorch %.0f ms: %s it is", 1e3 * theirs, 1e3 * ours, chosen.backend)
+    return chosen
+
+
+def _trial(model: Model) -> float:
+    """Return the least time of three forward passes, in seconds."""
+    pictures = model.recipe.pictures
+    images = pad(torch.zeros(3, pictures.short, min(pictures.long, pictures.short * 4 // 3)))
+    model.forward(images)
+    times: list[float] = []
+    for _ in range(3):
+        start = time.perf_counter()
+        model.forward(images)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+LONG_RUN = 500
+"""Pictures from where on the seconds that converting and trying take are worth it."""

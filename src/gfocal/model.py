@@ -17,12 +17,12 @@ from gfocal.calibration import Calibration
 from gfocal.checkpoint import load_state, save_weights, without_init
 from gfocal.config import Recipe, name_of_outside
 from gfocal.devices import autocast, choose_device, choose_precision
-from gfocal.errors import UserError
+from gfocal.errors import UserError, unknown
 from gfocal.predictor import Predictor
 from gfocal.quality import Quality
 from gfocal.recipes import get_recipe
+from gfocal.runtime.backends import BACKENDS
 from gfocal.runtime.copies import Copies
-from gfocal.runtime.eager import accelerated
 from gfocal.structures import Detections, Raw
 from gfocal.weights import open_weights
 
@@ -32,8 +32,16 @@ class Model(Predictor):
     """A recipe's detector, criterion and post-processing on one device, and a calibration where it has one."""
 
     def __init__(
-        self, recipe: Recipe, parts: Parts, device: torch.device, *, calibration: Calibration | None = None
+        self,
+        recipe: Recipe,
+        parts: Parts,
+        device: torch.device,
+        *,
+        calibration: Calibration | None = None,
+        backend: str = "torch",
     ) -> None:
+        if backend not in BACKENDS:
+            raise unknown("backend", backend, tuple(BACKENDS))
         if calibration is not None and calibration.class_names != recipe.class_names:
             raise ValueError(f"the calibration is for classes {calibration.class_names}, not {recipe.class_names}")
         self.recipe = recipe
@@ -42,7 +50,8 @@ class Model(Predictor):
         self.detector = parts.detector.to(device).to(memory_format=torch.channels_last).eval()
         self.criterion = parts.criterion
         self.postprocess = parts.postprocess
-        self._copies = Copies(accelerated)
+        self.backend = backend
+        self._copies = Copies(BACKENDS[backend])
 
     @property
     def parts(self) -> Parts:
@@ -59,7 +68,19 @@ class Model(Predictor):
         >>> model.with_calibration(None).detector is model.detector
         True
         """
-        return Model(self.recipe, self.parts, self.device, calibration=calibration)
+        return Model(self.recipe, self.parts, self.device, calibration=calibration, backend=self.backend)
+
+    def with_backend(self, backend: str) -> Model:
+        """Return the model with another way to predict; the detector itself is shared.
+
+        backend: "torch"; "compile" has PyTorch compile the detector for each size of picture, which takes minutes;
+        "openvino" converts it for OpenVINO, which takes seconds (extra `openvino`, CPU only). UserError for others.
+
+        >>> import gfocal
+        >>> gfocal.build("gflv2_r18_mini", device="cpu").with_backend("compile").backend
+        'compile'
+        """
+        return Model(self.recipe, self.parts, self.device, calibration=self.calibration, backend=backend)
 
     def calibrated(self, found: Detections) -> Detections:
         """Return what `postprocess` found with calibrated edges and with bands, as it is where there is no calibration.
@@ -89,8 +110,8 @@ class Model(Predictor):
     def forward(self, images: Tensor, *, precision: str | None = None) -> Raw:
         """Return the raw output for a padded batch (b, 3, h, w) of normalised pictures, without gradients.
 
-        A private copy of the detector computes it, in which batch norms are folded and convolutions laid out for the
-        device: equal to the detector's own output within the last digits of the precision.
+        A private copy of the detector computes it, made by the backend: equal to the detector's own output within the
+        last digits of the precision.
         """
         dtype = choose_precision(precision, self.device)
         images = images.to(self.device, memory_format=torch.channels_last)

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias, get_args
 from gfocal.errors import UserError, unknown
 from gfocal.finding import Result, Search, Task, find_all
 from gfocal.frames import Source
-from gfocal.loading import load
+from gfocal.loading import load_for
 from gfocal.progress import ProgressBar
 from gfocal.results import LINES, Results
 from gfocal.sharing import devices_of, find_shared
@@ -74,7 +74,8 @@ def predict_to_folder(
         if len(shared) > 1:
             found = find_shared(model, shared, tasks, search)
         else:
-            found = find_all(load(model, device=shared[0] if shared else device), tasks, search)
+            where = shared[0] if shared else device
+            found = find_all(load_for(model, pictures=total, device=where, backend=search.backend), tasks, search)
         totals = _write(found, results, search=search, total=total, skip=on_bad_data == "skip", tell=tell)
         results.finish()
     return totals

@@ -21,7 +21,7 @@ import torch
 from gfocal.devices import choose_device
 from gfocal.errors import UserError, unknown
 from gfocal.finding import Result, Search, Task, find_all
-from gfocal.loading import load
+from gfocal.loading import load_for
 
 PATIENCE = 5.0
 """Seconds that a process has to put away what it is doing."""
@@ -153,7 +153,8 @@ def work(model: str, device: str, *, search: Search, asking: Connection, telling
     torch.set_num_threads(threads)
     with suppress(*_GONE):  # the first process is gone
         try:
-            for result in find_all(load(model, device=device), _tasks(asking), search):
+            loaded = load_for(model, pictures=None, device=device, backend=search.backend)
+            for result in find_all(loaded, _tasks(asking), search):
                 telling.send(result)
         except UserError as error:
             telling.send(error)

@@ -12,8 +12,9 @@ from gfocal.calibration import Calibration
 from gfocal.config import Recipe
 from gfocal.exported.header import Header
 from gfocal.exporting.onnx import convert_onnx, write_onnx
-from gfocal.exporting.openvino import convert_openvino, write_openvino
+from gfocal.exporting.openvino import write_openvino
 from gfocal.model import Model
+from gfocal.programs.openvino import convert_openvino
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,9 @@ from gfocal.config import BackboneConfig, Recipe
 from gfocal.exported import load_exported
 from gfocal.exported.header import Header
 from gfocal.exported.model import detections_of
-from gfocal.exporting.graph import DetectionGraph
 from gfocal.exporting.onnx import convert_onnx, write_onnx
-from gfocal.exporting.tracing import trace
+from gfocal.programs.graph import DetectionGraph
+from gfocal.programs.tracing import trace
 from gfocal.structures import Detections
 
 VGG = BackboneConfig(name="ssd_vgg16", weights="none", width=0.25)

@@ -16,8 +16,9 @@ from gfocal.errors import UserError
 from gfocal.exported import ExportedModel, load_exported
 from gfocal.exported.header import Header
 from gfocal.exporting.onnx import convert_onnx, write_onnx
-from gfocal.exporting.openvino import convert_openvino, write_openvino
+from gfocal.exporting.openvino import write_openvino
 from gfocal.model import Model
+from gfocal.programs.openvino import convert_openvino
 
 SUFFIXES = (".onnx", ".xml")
 BATCHES = {(1, 32, 32): [(20, 32)], (1, 96, 64): [(96, 64)], (3, 128, 160): [(128, 160), (100, 37), (128, 130)]}

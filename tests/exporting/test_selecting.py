@@ -14,8 +14,8 @@ from gfocal.boxrep import BoxRepresentation, Dirac, Gaussian, General
 from gfocal.coding import Coding, Deltas, Distances, Logarithms
 from gfocal.errors import UserError
 from gfocal.exported.model import detections_of
-from gfocal.exporting.selecting import Selection
 from gfocal.postprocess import PostProcess
+from gfocal.programs.selecting import Selection
 from gfocal.structures import Detections, Raw
 from helpers import assert_same_detections
 from raws import COUNT, NAMES, RANKINGS, N, processor, random_raw

@@ -86,6 +86,7 @@ def benchmark(
     turns: int = 7,
     precision: str | None = None,
     device: str | None = None,
+    backends: Sequence[str] = ("torch",),
     torchvision: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Benchmark:
@@ -93,7 +94,8 @@ def benchmark(
 
     models: what `gfocal.load` returns or takes, or names of recipes, which then have random weights. size: (height,
     width) of the network's input in pixels, multiples of 32. batch: pictures at once. precision: as `predict` takes it.
-    torchvision: also time its FCOS with ResNet-50, in float32. progress: called with the number of turns done.
+    backends: ways in which each model computes, see `Model.with_backend`. torchvision: also time its FCOS with
+    ResNet-50, in float32. progress: called with the number of turns done.
 
     Of each model are timed `predict` from a JPEG file to detections (for one picture at a time), from prepared pictures
     to detections, and of the first the parts: reading and preparing, the network, post-processing, and the convolutions
@@ -107,7 +109,13 @@ def benchmark(
     if size[0] % 32 or size[1] % 32 or min(size) < 32:
         raise UserError(f"size must be multiples of 32 pixels, height and width, got {size}")
     sources = [models] if isinstance(models, Predictor | str | Path) else list(models)
-    opened = {_name(source, place): _opened(source, device) for place, source in enumerate(sources)}
+    opened: dict[str, Predictor] = {}
+    for place, source in enumerate(sources):
+        model = _opened(source, device)
+        ways = backends if isinstance(model, Model) else ("file",)
+        for way in ways:
+            name = _name(source, place) if way in ("torch", "file") else f"{_name(source, place)}, {way}"
+            opened[name] = model.with_backend(way) if isinstance(model, Model) else model
     where = next((model.device for model in opened.values() if isinstance(model, Model)), torch.device("cpu"))
     with tempfile.TemporaryDirectory() as folder:
         works = _works(opened, _jpeg(Path(folder), size), size=size, batch=batch, precision=precision)

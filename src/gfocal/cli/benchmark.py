@@ -22,6 +22,10 @@ def benchmark(
     batch: Annotated[int, typer.Option("--batch", min=1, help="pictures at once")] = 1,
     turns: Annotated[int, typer.Option("--turns", min=1, help="how often each is timed")] = 7,
     torchvision: Annotated[bool, typer.Option("--torchvision", help="also time torchvision's FCOS, ResNet-50")] = False,
+    backend: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--backend", help="torch, compile or openvino; may be repeated [default: torch]"),
+    ] = None,
     precision: Precision = "auto",
     device: Device = "auto",
     check: Annotated[
@@ -54,6 +58,7 @@ def benchmark(
             turns=turns,
             precision=precision,
             device=device,
+            backends=backend or ("torch",),
             torchvision=torchvision,
             progress=bar.update,
         )

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from gfocal.cli.options import Data, Device, ModelSource, Precision, Size, Workers, settled
+from gfocal.cli.options import Backend, Compile, Data, Device, ModelSource, Precision, Size, Workers, settled
 
 
 def evaluate(
@@ -20,6 +20,8 @@ def evaluate(
     workers: Workers = 2,
     precision: Precision = "auto",
     device: Device = "auto",
+    backend: Backend = "auto",
+    compile: Compile = False,
     tta: Annotated[bool, typer.Option("--tta", help="see each picture at several scales, and mirrored")] = False,
     scale: Annotated[
         Optional[list[float]],  # noqa: UP045
@@ -41,6 +43,7 @@ def evaluate(
     import gfocal
     from gfocal.data.opening import open_dataset
     from gfocal.errors import UserError
+    from gfocal.loading import load_for
     from gfocal.progress import ProgressBar
     from gfocal.tta import Augmentation
 
@@ -49,7 +52,8 @@ def evaluate(
     views = Augmentation(tuple(scale or Augmentation.scales), flip, fuse) if tta else None  # type: ignore[arg-type]
     say = settled(device, precision)
     dataset = open_dataset(data, split)
-    loaded = gfocal.load(model, device=device)
+    backend = "compile" if compile else backend
+    loaded = load_for(model, pictures=len(dataset), device=device, backend=backend)
     with ProgressBar(len(dataset), "evaluating") as bar:
 
         def progress(done: int) -> None:

@@ -21,6 +21,10 @@ Size = Annotated[
     Optional[tuple[int, int]],  # noqa: UP045  typer evaluates it on Python 3.10
     typer.Option("--size", metavar="SHORT LONG", help="sides in pixels to resize pictures to, instead of the recipe's"),
 ]
+Backend = Annotated[
+    str, typer.Option("--backend", help="torch, compile, openvino, or auto: torch, in long runs the faster one here")
+]
+Compile = Annotated[bool, typer.Option("--compile", help="the same as --backend compile, which takes minutes first")]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="processes that read pictures")]
 ModelSource = Annotated[
     str, typer.Argument(metavar="MODEL", help="run folder, .safetensors, or official .pth of GFocalV2 or mmdetection")

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from gfocal.cli.options import Device, ModelSource, Precision, Size, settled
+from gfocal.cli.options import Backend, Compile, Device, ModelSource, Precision, Size, settled
 
 PICTURES = (
     "files, folders (with their sub-folders), quoted globs, http(s) addresses, videos, cameras (0, 1, or camera:0), "
@@ -26,6 +26,8 @@ def predict(
     size: Size = None,
     precision: Precision = "auto",
     device: Device = "auto",
+    backend: Backend = "auto",
+    compile: Compile = False,
     devices: Annotated[
         Optional[str],  # noqa: UP045  typer evaluates it on Python 3.10
         typer.Option("--devices", help="how many devices share the pictures, or a list: 0,2 or cpu,cpu"),
@@ -73,7 +75,7 @@ def predict(
         model,
         pictures,
         out,
-        Search(threshold, size, precision, tiling, every, edges),
+        Search(threshold, size, precision, tiling, every, edges, "compile" if compile else backend),
         draw=draw,
         resume=resume,
         on_bad_data=on_bad_data,

@@ -15,6 +15,7 @@ from torch import Tensor
 from gfocal.devices import choose_device, choose_precision
 from gfocal.errors import UserError
 from gfocal.exported.header import Header
+from gfocal.programs.openvino import compile_openvino
 
 Inputs = Mapping[str, npt.NDArray[Any]]
 
@@ -85,9 +86,8 @@ class OpenVino(Engine):
             raise UserError(f"{path} runs in OpenVINO: pip install 'gfocal[openvino]'") from error
         if device not in (None, "auto") and choose_device(device).type != "cpu":
             raise UserError(f"{path}: files of OpenVINO run on the CPU here: use --device cpu")
-        self._core = openvino.Core()
         try:
-            self._model = self._core.read_model(path)
+            self._model = openvino.Core().read_model(path)
         except RuntimeError as error:
             raise UserError(f"{path}: OpenVINO cannot read it ({_first_line(error)})") from error
         texts: dict[str, str] = {}
@@ -101,8 +101,7 @@ class OpenVino(Engine):
         """Return the outputs by name, all but what is quantised computed in `precision`."""
         dtype = choose_precision(precision, torch.device("cpu"))
         if dtype not in self._compiled:
-            hint = {"INFERENCE_PRECISION_HINT": HINTS[dtype]}
-            self._compiled[dtype] = self._core.compile_model(self._model, "CPU", hint)
+            self._compiled[dtype] = compile_openvino(self._model, dtype)
         found = self._compiled[dtype](dict(inputs))
         return {output.any_name: torch.from_numpy(np.array(value)) for output, value in found.items()}
 
@@ -110,8 +109,6 @@ class OpenVino(Engine):
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 SECTION = "framework"
 """Of what a model of OpenVINO tells of itself: where its reader of ONNX puts the metadata of a file."""
-
-HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 ENGINES: Mapping[str, type[OnnxRuntime] | type[OpenVino]] = {".onnx": OnnxRuntime, ".xml": OpenVino}
 

@@ -17,7 +17,8 @@ from gfocal.errors import UserError
 from gfocal.exported.engines import ENGINES, Engine
 from gfocal.postprocess import PostProcess
 from gfocal.predictor import Predictor
-from gfocal.structures import Detections, EdgeDistributions, Grid, Priors, Raw
+from gfocal.programs.graph import raw_of
+from gfocal.structures import Detections, EdgeDistributions
 
 
 @final
@@ -50,7 +51,7 @@ class ExportedModel(Predictor):
         scales = [(1.0, 1.0)] * len(sizes) if scales is None else scales
         inputs = {"images": images.cpu().numpy()}
         if self._postprocess is not None:
-            raw = _raw(self.engine.run(inputs, precision=precision))
+            raw = raw_of(self.engine.run(inputs, precision=precision))
             found = self._postprocess(raw, sizes, scales=scales, threshold=threshold)
         else:
             lowest = self.recipe.test.score_threshold
@@ -123,22 +124,4 @@ def detections_of(
         edges=edges,
         levels=own["levels"],
         locations=own["locations"],
-    )
-
-
-def _raw(outputs: Mapping[str, Tensor]) -> Raw:
-    """Return the raw output of the detector, without what only training reads."""
-    scores = outputs["scores"]
-    return Raw(
-        scores=scores,
-        class_scores=outputs.get("class_scores", scores),
-        box=outputs["box"],
-        class_logits=scores[..., :0],
-        quality_logits=outputs.get("quality_logits"),
-        priors=Priors(
-            outputs["points"],
-            outputs["anchors"],
-            outputs["strides"],
-            tuple(Grid(*(int(value) for value in grid)) for grid in outputs["grids"].tolist()),
-        ),
     )

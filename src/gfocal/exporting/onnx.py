@@ -10,8 +10,8 @@ import torch
 from torch.export import ExportedProgram
 
 from gfocal.errors import UserError
-from gfocal.exporting.suppression import to_onnx
-from gfocal.exporting.tracing import output_names
+from gfocal.programs.suppression import to_onnx
+from gfocal.programs.tracing import output_names
 
 OPSET = 19
 """The first that has DeformConv, which deformable convolutions become."""

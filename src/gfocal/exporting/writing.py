@@ -10,11 +10,12 @@ from gfocal.data.collate import pad
 from gfocal.data.dataset import Dataset
 from gfocal.exported.header import Header
 from gfocal.exporting.onnx import convert_onnx, write_onnx
-from gfocal.exporting.openvino import convert_openvino, write_openvino
+from gfocal.exporting.openvino import write_openvino
 from gfocal.exporting.quantize import Inputs, quantize_onnx, quantize_openvino
-from gfocal.exporting.tracing import trace
 from gfocal.families import FAMILIES
 from gfocal.model import Model
+from gfocal.programs.openvino import convert_openvino
+from gfocal.programs.tracing import trace
 
 MEASURED_ON = 100
 """Pictures at most that the ranges of values are measured on for int8."""
@@ -38,7 +39,8 @@ def write(model: Model, path: Path, *, header: Header, dataset: Dataset, size: t
     # OpenVINO stores weights in float16 itself
     half = header.precision == "float16" and path.suffix == ".onnx"
     int8 = header.precision == "int8"
-    program = trace(model.detector, model.postprocess, raw=header.content == "raw", least_side=least_side, half=half)
+    postprocess = None if header.content == "raw" else model.postprocess
+    program = trace(model.detector, postprocess, least_side=least_side, half=half)
     count = min(MEASURED_ON, len(dataset))
     if path.suffix == ".onnx":
         made = convert_onnx(program, optimize=int8)

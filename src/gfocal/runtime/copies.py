@@ -13,6 +13,7 @@ from gfocal.detector import Detector
 from gfocal.structures import Raw
 
 Network: TypeAlias = Callable[[Tensor], Raw]
+Make: TypeAlias = Callable[[Detector, torch.dtype], Network]
 SAMPLE = 16
 """Weights of which a number is looked at for changes behind PyTorch's back."""
 
@@ -24,7 +25,7 @@ class Copies:
     make: makes it of a detector in eval() and a dtype.
     """
 
-    def __init__(self, make: Callable[[Detector, torch.dtype], Network]) -> None:
+    def __init__(self, make: Make) -> None:
         self._make = make
         self._made: dict[torch.dtype, tuple[_Stamp, Network]] = {}
 

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gfocal.errors import UserError
-from gfocal.exporting.suppression import kept_scores
 from gfocal.postprocess import PostProcess
+from gfocal.programs.suppression import kept_scores
 from gfocal.structures import Raw
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import final
 
 import torch
@@ -9,8 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gfocal.detector import Detector
-from gfocal.exporting.selecting import Selection
 from gfocal.postprocess import PostProcess
+from gfocal.programs.selecting import Selection
+from gfocal.structures import Grid, Priors, Raw
 
 
 @final
@@ -55,3 +57,21 @@ class DetectionGraph(nn.Module):
     def forward(self, images: Float[Tensor, "b 3 h w"], sizes: Int[Tensor, "b 2"]) -> dict[str, Tensor]:
         """Return what `Selection` does, for normalised images and their sizes (height, width) before padding."""
         return self.select(self.detector(images), sizes)
+
+
+def raw_of(outputs: Mapping[str, Tensor]) -> Raw:
+    """Return what the outputs of a `RawGraph` stand for, without what only training reads."""
+    scores = outputs["scores"]
+    return Raw(
+        scores=scores,
+        class_scores=outputs.get("class_scores", scores),
+        box=outputs["box"],
+        class_logits=scores[..., :0],
+        quality_logits=outputs.get("quality_logits"),
+        priors=Priors(
+            outputs["points"],
+            outputs["anchors"],
+            outputs["strides"],
+            tuple(Grid(*(int(value) for value in grid)) for grid in outputs["grids"].tolist()),
+        ),
+    )

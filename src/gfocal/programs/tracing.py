@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from gfocal.detector import Detector
-from gfocal.exporting.graph import DetectionGraph, RawGraph
 from gfocal.ops.precision import at_least_float32
 from gfocal.postprocess import PostProcess
+from gfocal.programs.graph import DetectionGraph, RawGraph
 
 LARGEST_BATCH = 1024
 LARGEST_SIDE = 32 * 1024
@@ -21,18 +21,18 @@ LARGEST_SIDE = 32 * 1024
 
 
 def trace(
-    detector: Detector, postprocess: PostProcess, *, raw: bool = False, least_side: int = 32, half: bool = False
+    detector: Detector, postprocess: PostProcess | None = None, *, least_side: int = 32, half: bool = False
 ) -> ExportedProgram:
     """Return the program of a detector for any batch, and any height and width that are multiples of 32.
 
-    raw: without post-processing. least_side: pixels that the detector needs. half: convolutions but those of the
-    output layers in float16. UserError for post-processing that cannot be exported.
+    postprocess: what is done to its output, None for nothing. least_side: pixels that the detector needs. half:
+    convolutions but those of the output layers in float16. UserError for post-processing that cannot be exported.
     """
     # the copy is laid out row by row: shapes and strides of other layouts take twice as long to trace
     detector = copy.deepcopy(detector).cpu().to(memory_format=torch.contiguous_format).eval()
     if half:
         detector = _halved(detector)
-    graph = RawGraph(detector) if raw else DetectionGraph(detector, postprocess)
+    graph = RawGraph(detector) if postprocess is None else DetectionGraph(detector, postprocess)
     least = math.ceil(least_side / 32)
     sides = [32 * Dim(name, min=least, max=LARGEST_SIDE // 32) for name in ("height_32", "width_32")]
     batch = Dim("batch", min=1, max=LARGEST_BATCH)
@@ -40,7 +40,7 @@ def trace(
     images = torch.zeros(2, 3, 32 * (least + 8), 32 * (least + 9))
     examples: tuple[Tensor, ...] = (images,)
     shapes = {"images": {0: batch, 2: sides[0], 3: sides[1]}}
-    if not raw:
+    if postprocess is not None:
         examples = (images, torch.zeros(2, 2, dtype=torch.long))
         shapes["sizes"] = {0: batch}
     # with gradients, since the way to do without them that DGQP has is many small operators

@@ -1,0 +1,1 @@
+"""Detectors as programs of PyTorch and of OpenVINO: what other runtimes are given."""

@@ -1,0 +1,35 @@
+"""A detector computed by OpenVINO, for runs on a CPU that are long enough to pay for the conversion."""
+
+from __future__ import annotations
+
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gfocal.detector import Detector
+from gfocal.errors import UserError
+from gfocal.programs.graph import raw_of
+from gfocal.programs.openvino import compile_openvino, convert_openvino
+from gfocal.programs.tracing import trace
+from gfocal.structures import Raw
+
+
+@final
+class OpenVino:
+    """Converts a detector for pictures of any size. The raw output lacks class logits, which only training reads.
+
+    UserError where OpenVINO is not installed, or the detector is on another device than the CPU.
+    """
+
+    def __init__(self, detector: Detector, dtype: torch.dtype) -> None:
+        if next(detector.parameters()).device.type != "cpu":
+            raise UserError("backend 'openvino' computes on the CPU: use --device cpu, or another backend")
+        with torch.inference_mode(False):
+            self._compiled = compile_openvino(convert_openvino(trace(detector)), dtype)
+
+    def __call__(self, images: Tensor) -> Raw:
+        """Return the raw output for images (b, 3, h, w)."""
+        found = self._compiled({"images": images.contiguous().numpy()})
+        return raw_of({output.any_name: torch.from_numpy(np.array(value)) for output, value in found.items()})
