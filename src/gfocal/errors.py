@@ -27,7 +27,17 @@ def unknown(what: str, given: str, allowed: Iterable[str]) -> UserError:
     names = sorted(allowed)
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return UserError(f"unknown {what} {given!r}: {hint}choose from {', '.join(names)}")
+    return UserError(f"unknown {what} {shortened(given)!r}: {hint}choose from {', '.join(names)}")
+
+
+def shortened(text: str, longest: int = 300) -> str:
+    """Return a text, without its middle where it is longer than a message should be.
+
+    >>> shortened("a" * 10, longest=5)
+    'aa…aa'
+    """
+    end = (longest - 1) // 2
+    return text if len(text) <= longest else f"{text[:end]}…{text[-end:]}"
 
 
 def at_least(name: str, value: Number, low: float) -> Number:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from gfocal.errors import UserError
+from gfocal.errors import UserError, shortened
 
 # Pillow's own guard against decompression bombs, held here too because programs switch Pillow's off.
 LARGEST_PICTURE = 178_956_970
@@ -67,8 +67,8 @@ def to_rgb(picture: Image.Image | NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def path_text(path: Path | str) -> str:
-    """Return a path as one printable line."""
-    text = str(path)
+    """Return a path as one printable line, of a length that fits a message."""
+    text = shortened(str(path), longest=500)
     return text if text.isprintable() else repr(text)
 
 
