@@ -231,7 +231,7 @@ def test_damaged_exif_does_not_hinder_reading(tmp_path: Path) -> None:
 
 def test_missing_folder_empty_and_other_files(tmp_path: Path) -> None:
     assert "no such file" in message(tmp_path / "missing.jpg")
-    with pytest.raises(UserError, match="…x+: no such file") as caught:
+    with pytest.raises(UserError, match=r"…x+: no such file") as caught:
         read_picture(tmp_path / ("x" * 5000))
     assert str(tmp_path) in str(caught.value)
     assert len(str(caught.value)) < 600
