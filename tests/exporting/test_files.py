@@ -121,6 +121,7 @@ def test_raw_output_goes_through_post_processing(recipe: Any, tmp_path: Path) ->
     assert_agrees(file, model, threshold=0.1)
 
 
+@pytest.mark.slow  # a trace of its own takes half a minute
 def test_deformable_convolutions_are_exported(tmp_path: Path) -> None:
     backbone = BackboneConfig(name="resnet18", weights="none", width=0.25, deformable=(4,))
     model = lively(small("gflv2_r18_mini", backbone=backbone))

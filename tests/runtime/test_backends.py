@@ -78,6 +78,7 @@ def test_compiled_models_find_the_same(run) -> None:
         torch.testing.assert_close(ours.boxes, theirs.boxes, rtol=1e-4, atol=1e-2)
 
 
+@pytest.mark.slow  # a trace of its own takes half a minute
 def test_a_long_run_on_a_cpu_tries_openvino(run, caplog) -> None:
     pytest.importorskip("openvino")
     with caplog.at_level(logging.INFO, "gfocal.loading"):
