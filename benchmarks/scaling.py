@@ -17,14 +17,16 @@ import numpy as np
 import torch
 
 from gfocal.analysis.efficiency import alternate
+from gfocal.devices import keep_memory
 from gfocal.model import build
 
 SIDES = (320, 480, 640, 960, 1280, 1600)
-TURNS = 5
+TURNS = 3
 
 
 def main() -> None:
     torch.manual_seed(0)
+    keep_memory()
     model = build(sys.argv[1] if len(sys.argv) > 1 else "gflv2_r50_fpn_1x")
 
     def find(side: int, batch: int = 1) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import config
@@ -16,6 +18,14 @@ from gfocal.model import Model
 from gfocal.programs.tracing import trace
 from gfocal.recipes import get_recipe
 from gfocal.structures import Detections
+
+
+class Exported(NamedTuple):
+    """A file and what the command said that made it."""
+
+    file: Path
+    out: str
+    err: str
 
 
 def lively(recipe: Recipe) -> Model:
@@ -34,11 +44,11 @@ def lively(recipe: Recipe) -> Model:
 
 
 def small(recipe: str, **changes: object) -> Recipe:
-    """Return a recipe with few channels and no towers."""
+    """Return a recipe with few channels, few layers and no towers: each layer takes a part of a second to trace."""
     return get_recipe(recipe).model_copy(
         update={
             "class_names": ("circle", "square", "star"),
-            "backbone": BackboneConfig(name="resnet18", weights="none", width=0.25),
+            "backbone": BackboneConfig(name="resnet10t", weights="none", width=0.25),
             "head": HeadConfig(channels=64, depth=0),
             **changes,
         }

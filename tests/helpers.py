@@ -130,7 +130,7 @@ def save_eager_model(folder: Path, class_names: tuple[str, ...] = CLASS_NAMES) -
     """Save the smallest detector (of scenes, unless told otherwise), with random weights that find much everywhere."""
     tiny = {
         "class_names": class_names,
-        "backbone": BackboneConfig(name="resnet18", weights="none", width=0.25),
+        "backbone": BackboneConfig(name="resnet10t", weights="none", width=0.25),
         "head": HeadConfig(channels=64, depth=1),
     }
     torch.manual_seed(0)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import platform
+import resource
 from pathlib import Path
 
 import pytest
 import torch
 
-from gfocal.devices import _container_share, autocast, choose_device, choose_precision, settle
+from gfocal.devices import _container_share, autocast, choose_device, choose_precision, keep_memory, settle
 from gfocal.errors import UserError
 
 CPU = torch.device("cpu")
@@ -85,3 +87,17 @@ def test_what_is_settled_is_told() -> None:
     assert f"{torch.get_num_threads()} thread" in told
     with pytest.raises(UserError, match="precision"):
         settle(CPU, "float64")
+
+
+def page_faults_of_feature_maps() -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(16 * 2**20)  # 64 MB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep memory as they see fit")
+def test_memory_that_is_freed_is_kept_for_the_next_feature_map() -> None:
+    keep_memory()
+    page_faults_of_feature_maps()
+    assert page_faults_of_feature_maps() < 1000

@@ -108,4 +108,4 @@ class Detector(nn.Module):
 
 def _rows(level: Float[Tensor, "b c h w"], anchors: int) -> Float[Tensor, "b n width"]:
     """Return one row a prior: cells row by row, the anchors of one cell last."""
-    return level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, level.shape[1] // anchors)
+    return level.flatten(2).mT.unflatten(2, (anchors, -1)).flatten(1, 2)

@@ -20,6 +20,7 @@ from gfocal.draw.explain.material import Explained
 from gfocal.draw.explain.page import write_page
 from gfocal.draw.explain.still import write_stills
 from gfocal.errors import UserError
+from gfocal.files import numbered
 from gfocal.heads import HeadOutputs, is_heads, open_annotations, open_heads, suppressed
 from gfocal.model import Model, load_model
 from gfocal.sources import picture_files
@@ -111,10 +112,9 @@ def _told(
     """Yield what is seen in each picture; on the way, write the stills and tell the progress."""
     taken: dict[str, int] = {}
     for done, explained in enumerate(map(see, views), start=1):
-        stem = Path(explained.name).stem or "picture"
-        number = taken[stem] = taken.get(stem, 0) + 1
+        stem = numbered(Path(explained.name).stem or "picture", taken)
         if png is not None:
-            write_stills(png, stem if number == 1 else f"{stem}-{number}", explained, score=score)
+            write_stills(png, stem, explained, score=score)
         yield explained
         if progress is not None:
             progress(done, len(views))

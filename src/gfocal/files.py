@@ -1,7 +1,8 @@
-"""Writing files so that they are whole or absent."""
+"""Files: written whole or not at all, known by their hash, named so that none replaces another."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Generator
@@ -35,3 +36,23 @@ def whole_or_absent(path: Path) -> Generator[Path]:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def numbered(stem: str, taken: dict[str, int]) -> str:
+    """Return a stem for a file, with a number from the second time on that it is asked for; `taken` counts.
+
+    >>> taken = {}
+    >>> numbered("a", taken), numbered("a", taken)
+    ('a', 'a-2')
+    """
+    number = taken[stem] = taken.get(stem, 0) + 1
+    return stem if number == 1 else f"{stem}-{number}"

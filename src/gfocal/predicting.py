@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from gfocal.errors import UserError, unknown
+from gfocal.files import numbered, sha256_of_file
 from gfocal.finding import Result, Search, Task, find_all
 from gfocal.frames import Source
 from gfocal.loading import load_for
@@ -121,9 +121,7 @@ def _tasks(sources: Sources, recorded: Mapping[str, int], out: Path | None) -> I
 
 def _drawing(out: Path, source: Source, taken: dict[str, int]) -> Path:
     """Return the file for a drawing: drawings of one name from several folders get a number."""
-    stem = source.stem
-    number = taken[stem] = taken.get(stem, 0) + 1
-    path = out / f"{stem if number == 1 else f'{stem}-{number}'}.{'mp4' if source.moving else 'png'}"
+    path = out / f"{numbered(source.stem, taken)}.{'mp4' if source.moving else 'png'}"
     if (
         path.exists()
         and source.kind in ("file", "video")
@@ -151,8 +149,4 @@ def _settings(model: str | Path, search: Search) -> dict[str, object]:
 def _digest(model: str | Path) -> str:
     """Return the SHA-256 of the file that a model is loaded from."""
     path = Path(model) if Path(model).is_file() else weights_file(model)
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return f"sha256:{digest.hexdigest()}"
+    return f"sha256:{sha256_of_file(path)}"

@@ -25,7 +25,7 @@ class Ranking(Protocol):
         limit: int | None,
         best: int | None,
     ) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"], bool]:
-        """Return location and class of pairs, those of one location together, and whether they are all there are.
+        """Return location and class of pairs, and whether they are all there are.
 
         scores: 0..1, rank. held: 0..1, what is held against `threshold`, which they must exceed. limit: what is kept of
         a level, None for all. best: where fewer will do, at least so many, and none of them worse than one left out.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import re
 import signal
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from gfocal.devices import choose_device
+from gfocal.devices import choose_device, keep_memory
 from gfocal.errors import UserError, unknown
 from gfocal.finding import Result, Search, Task, find_all
 from gfocal.loading import load_for
@@ -106,7 +105,8 @@ def _deaf_to_interrupts() -> Generator[None]:
 def _started(context: SpawnContext, model: str, device: str, search: Search, *, num_workers: int) -> _Worker:
     asking, asking_there = context.Pipe()
     telling, telling_there = context.Pipe(duplex=False)
-    threads = max((os.cpu_count() or 1) // num_workers, 1)
+    # those of this process, which are no more than a container gives
+    threads = max(torch.get_num_threads() // num_workers, 1)
     arguments = {"search": search, "asking": asking_there, "telling": telling_there, "threads": threads}
     process = context.Process(target=work, args=(model, device), kwargs=arguments, daemon=True)
     process.start()
@@ -151,6 +151,7 @@ def work(model: str, device: str, *, search: Search, asking: Connection, telling
     """Be one of the processes: load the model, ask for tasks and tell what is found, until there is none left."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit())  # so that no half-written drawing stays
     torch.set_num_threads(threads)
+    keep_memory()
     with suppress(*_GONE):  # the first process is gone
         try:
             loaded = load_for(model, pictures=None, device=device, backend=search.backend)

@@ -26,8 +26,8 @@ RECIPES = [
 
 
 def side_of(recipe: Recipe) -> int:
-    """Return the least side in pixels that is a multiple of 32."""
-    return 512 if recipe.name.startswith("ssd") else 96
+    """Return the side in pixels of a picture on which much is found, a multiple of 32."""
+    return 512 if recipe.name.startswith("ssd") else 128
 
 
 def batch_of(recipe: Recipe) -> tuple[torch.Tensor, list[tuple[int, int]]]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import gfocal
 from exports import assert_agree, lively, small, traced
 from gfocal.config import BackboneConfig, TestConfig
+from gfocal.data.scenes import Scenes
 from gfocal.errors import UserError
 from gfocal.exported import ExportedModel, load_exported
 from gfocal.exported.header import Header
@@ -79,9 +82,23 @@ def test_what_the_file_leaves_out_cannot_be_asked_for(files: dict[str, Path]) ->
         gfocal.load(files[".onnx"], recipe="gfl_r18_mini")
 
 
-def test_evaluate_takes_a_file(files: dict[str, Path], lively_model: Model) -> None:
-    with pytest.raises(UserError, match="11 classes, the model 3"):
-        gfocal.evaluate(files[".onnx"], "scenes")
+def test_evaluate_takes_a_file(files: dict[str, Path], lively_model: Model, tmp_path: Path) -> None:
+    scores = []
+    for model in (files[".onnx"], lively_model):
+        gfocal.evaluate(model, Scenes(2, size=(96, 128)), precision="float32", save=tmp_path / "results.json")
+        scores.append(sorted(one["score"] for one in json.loads((tmp_path / "results.json").read_text())))
+    assert len(scores[0]) > 50
+    assert scores[0] == pytest.approx(scores[1], abs=3e-5)
+
+
+def test_evaluate_refuses_data_of_other_classes(files: dict[str, Path], tmp_path: Path) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "0.png")
+    content = {"images": [{"id": 0, "file_name": "0.png", "height": 32, "width": 32}]}
+    content |= {"annotations": [], "categories": [{"id": 1, "name": "thing"}]}
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    (tmp_path / "data.yaml").write_text("val: {images: ., annotations: labels.json}\n")
+    with pytest.raises(UserError, match=r"1 class.*, the model 11"):
+        gfocal.evaluate(files[".onnx"], tmp_path / "data.yaml")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -105,14 +122,8 @@ def test_a_graph_without_a_header_is_refused(tmp_path: Path) -> None:
         gfocal.load(tmp_path / "other.onnx")
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    [
-        small("gfl_r18_mini", test=TestConfig(nms="soft_linear", score_threshold=0.2)),
-    ],
-    ids=["soft suppression"],
-)
-def test_raw_output_goes_through_post_processing(recipe: Any, tmp_path: Path) -> None:
+def test_raw_output_goes_through_post_processing(tmp_path: Path) -> None:
+    recipe = small("gfl_r18_mini", test=TestConfig(nms="soft_linear", score_threshold=0.2))
     model = lively(recipe)
     program = traced(model, raw=True)
     write_onnx(convert_onnx(program), tmp_path / "raw.onnx", texts=Header(recipe, "raw", "float32").to_texts())

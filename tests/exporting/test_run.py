@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import gfocal
-from exports import lively, small
-from gfocal.cli.__main__ import main
+from exports import Exported, lively, small
 from gfocal.config import TestConfig
 from gfocal.data.scenes import CLASS_NAMES
 from gfocal.errors import UserError
@@ -27,17 +28,13 @@ def scenes_model() -> gfocal.Model:
     return lively(small("gflv2_r18_mini", class_names=CLASS_NAMES))
 
 
-def test_a_certificate_tells_what_was_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    scenes_model().save(tmp_path / "model.safetensors")
-    out = tmp_path / "made" / "model.onnx"
-    options = ["--data", "scenes", "--pictures", "2", "--size", "96", "128"]
-    main(["export", str(tmp_path / "model.safetensors"), str(out), *options])
-    told = capsys.readouterr()
-    assert "100.00 % matched" in told.out
-    assert "comparing 2/2" in told.err
-    assert sorted(file.name for file in out.parent.iterdir()) == ["model.certificate.json", "model.onnx"]
-    written = json.loads((out.parent / "model.certificate.json").read_text())
-    assert written["files"] == {"model.onnx": hashlib.sha256(out.read_bytes()).hexdigest()}
+def test_a_certificate_tells_what_was_compared(exported: Exported) -> None:
+    assert "100.00 % matched" in exported.out
+    assert "comparing 2/2" in exported.err
+    folder = exported.file.parent
+    assert sorted(file.name for file in folder.iterdir()) == ["model.certificate.json", "model.onnx"]
+    written = json.loads((folder / "model.certificate.json").read_text())
+    assert written["files"] == {"model.onnx": hashlib.sha256(exported.file.read_bytes()).hexdigest()}
     assert written["data"] == "scenes (val)"
     assert written["pictures"] == 2
     assert written["detections"] > 50
@@ -50,11 +47,20 @@ def test_a_certificate_tells_what_was_compared(tmp_path: Path, capsys: pytest.Ca
         assert one["milliseconds"] > 0
 
 
-def test_a_file_that_finds_something_else_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "LEAST_MATCHED", 1.01)  # no file can do that
+def test_a_file_that_finds_something_else_is_not_left_behind(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(model: gfocal.Model, path: Path, **_: object) -> None:
+        shutil.copy(exported.file, path)
+
+    other = scenes_model()
+    with torch.no_grad():
+        other.detector.outputs_of(0).quality.cls.weight.neg_()
+    monkeypatch.setattr(run, "write", write)
     out = tmp_path / "made" / "model.onnx"
-    with pytest.raises(UserError, match=r"not written, because in .* only 100\.00 %"):
-        gfocal.export(scenes_model(), out, pictures=1, size=(64, 64), raw=True)
+    refusal = r"not written, because in .* only \d{1,2}\.\d\d % of the detections are those of the model"
+    with pytest.raises(UserError, match=refusal):
+        gfocal.export(other, out, pictures=1, size=(64, 64))
     assert list(out.parent.iterdir()) == []
 
 

@@ -19,7 +19,7 @@ def data(tmp_path):
     images, annotations = [], []
     (tmp_path / "images").mkdir()
     for index in range(8):
-        picture = rng.integers(0, 60, (64, 96, 3), dtype=np.uint8)
+        picture = np.full((64, 96, 3), rng.integers(0, 60), dtype=np.uint8)
         x, y, side = rng.integers(0, 60), rng.integers(0, 30), rng.integers(16, 32)
         picture[y : y + side, x : x + side] = 220
         Image.fromarray(picture).save(tmp_path / "images" / f"{index}.png")
@@ -36,5 +36,5 @@ def data(tmp_path):
 
 @pytest.fixture
 def recipe(tiny_recipe):
-    schedule = ScheduleConfig(optimizer="adamw", lr=2e-3, batch=4, steps=3, warmup=1, decay="cosine")
+    schedule = ScheduleConfig(optimizer="adamw", lr=2e-3, batch=4, steps=3, validations=1, warmup=1, decay="cosine")
     return tiny_recipe.model_copy(update={"schedule": schedule})

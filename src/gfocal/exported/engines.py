@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from torch import Tensor
 from gfocal.devices import choose_device, choose_precision
 from gfocal.errors import UserError
 from gfocal.exported.header import Header
-from gfocal.programs.openvino import compile_openvino
+from gfocal.programs.openvino import compile_openvino, run_openvino
 
 Inputs = Mapping[str, npt.NDArray[Any]]
 
@@ -102,8 +101,7 @@ class OpenVino(Engine):
         dtype = choose_precision(precision, torch.device("cpu"))
         if dtype not in self._compiled:
             self._compiled[dtype] = compile_openvino(self._model, dtype)
-        found = self._compiled[dtype](dict(inputs))
-        return {output.any_name: torch.from_numpy(np.array(value)) for output, value in found.items()}
+        return run_openvino(self._compiled[dtype], inputs)
 
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"

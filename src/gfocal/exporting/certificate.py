@@ -95,15 +95,6 @@ class Certificate:
             scratch.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
 
-def sha256_of_file(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
-
-
 def sha256_of_weights(module: nn.Module) -> str:
     """Return the SHA-256 of all parameters and statistics, in the order of their names, each after its name."""
     digest = hashlib.sha256()

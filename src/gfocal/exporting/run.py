@@ -18,10 +18,10 @@ from gfocal.errors import UserError, unknown
 from gfocal.exported import ExportedModel, load_exported
 from gfocal.exported.engines import ENGINES, OpenVino
 from gfocal.exported.header import FilePrecision, Header
-from gfocal.exporting.certificate import LEAST_MATCHED, Certificate, sha256_of_file, sha256_of_weights, versions
+from gfocal.exporting.certificate import LEAST_MATCHED, Certificate, sha256_of_weights, versions
 from gfocal.exporting.comparing import compare
 from gfocal.exporting.writing import write
-from gfocal.files import whole_or_absent
+from gfocal.files import sha256_of_file, whole_or_absent
 from gfocal.model import Model, load_model
 from gfocal.testing import open_for
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.export import ExportedProgram
 
@@ -33,6 +36,12 @@ def compile_openvino(model: Any, dtype: torch.dtype) -> Any:
     import openvino  # pyright: ignore[reportMissingImports]
 
     return openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": HINTS[dtype]})
+
+
+def run_openvino(compiled: Any, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, torch.Tensor]:
+    """Return the outputs by name of what `compile_openvino` made, in memory of their own."""
+    found = compiled(dict(inputs))
+    return {output.any_name: torch.from_numpy(np.array(value)) for output, value in found.items()}
 
 
 HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}

@@ -114,9 +114,9 @@ def _best_of_levels(
     best: list[Tensor] = []
     where: list[Tensor] = []
     start = 0
-    for count in counts:
+    for count, level_values in zip(counts, values.split(counts, dim=1), strict=True):
         # as many rows on every level, however small the picture is: shapes that depend on it are slow to trace
-        level, index = F.pad(values[:, start : start + count], (0, limit), value=-1.0).topk(limit)
+        level, index = F.pad(level_values, (0, limit), value=-1.0).topk(limit)
         best.append(level)
         where.append(index.clamp(max=count - 1) + start)
         start += count

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import final
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gfocal.detector import Detector
 from gfocal.errors import UserError
 from gfocal.programs.graph import raw_of
-from gfocal.programs.openvino import compile_openvino, convert_openvino
+from gfocal.programs.openvino import compile_openvino, convert_openvino, run_openvino
 from gfocal.programs.tracing import trace
 from gfocal.structures import Raw
 
@@ -31,5 +30,4 @@ class OpenVino:
 
     def __call__(self, images: Tensor) -> Raw:
         """Return the raw output for images (b, 3, h, w)."""
-        found = self._compiled({"images": images.contiguous().numpy()})
-        return raw_of({output.any_name: torch.from_numpy(np.array(value)) for output, value in found.items()})
+        return raw_of(run_openvino(self._compiled, {"images": images.contiguous().numpy()}))

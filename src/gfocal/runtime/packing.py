@@ -13,8 +13,8 @@ from torch import Tensor, nn
 class PackedConv2d(nn.Module):
     """Does what a convolution does, in `dtype`, without gradients.
 
-    The weight is laid out for the size of the first input; other sizes give the same numbers. rectified: whether what
-    is below 0 becomes 0 at the end.
+    The weight is laid out as oneDNN wants it for each size of input, when that comes first; most sizes share a layout.
+    rectified: whether what is below 0 becomes 0 at the end.
     """
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
@@ -23,21 +23,32 @@ class PackedConv2d(nn.Module):
         self.bias = None if conv.bias is None else conv.bias.detach().to(dtype)
         self.geometry: tuple[Any, ...] = list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
         self.rectified = False
-        self.laid_out = False
+        self._layouts: dict[bytes, Tensor] = {}
+        self._for_size: dict[torch.Size, Tensor] = {}
 
     def forward(self, x: Float[Tensor, "b c h w"], other: Tensor | None = None) -> Float[Tensor, "b d h2 w2"]:
         """Return the convolution of x, plus `other` of the result's shape where it is given."""
         x = x.to(self.weight.dtype)
-        if not self.laid_out:
-            lay_out = torch._C._nn.mkldnn_reorder_conv2d_weight  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
-            self.weight = lay_out(self.weight.to_mkldnn(), *self.geometry, x.shape)
-            self.laid_out = True
+        weight = self._for_size.get(x.shape)
+        if weight is None:
+            weight = self._for_size[x.shape] = self._laid_out(x.shape)
         # what torch.compile makes of convolutions on a CPU; builds without oneDNN lack it
         convolve = torch.ops.mkldnn._convolution_pointwise
         if other is None:
-            return convolve(x, self.weight, self.bias, *self.geometry, "relu" if self.rectified else "none", [], "")
+            return convolve(x, weight, self.bias, *self.geometry, "relu" if self.rectified else "none", [], "")
         other, after = other.to(x.dtype), "relu" if self.rectified else None
-        return convolve.binary(x, other, self.weight, self.bias, *self.geometry, "add", None, after, [], "")
+        return convolve.binary(x, other, weight, self.bias, *self.geometry, "add", None, after, [], "")
+
+    def _laid_out(self, size: torch.Size) -> Tensor:
+        """Return the weight as oneDNN wants it for inputs of a size, the same tensor for the same layout."""
+        lay_out = torch._C._nn.mkldnn_reorder_conv2d_weight  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+        if not self.weight.is_mkldnn:
+            self.weight = self.weight.to_mkldnn()
+        weight = lay_out(self.weight, *self.geometry, size)
+        layout = torch.ops.mkldnn._get_mkldnn_serialized_md(weight).numpy().tobytes()
+        if not self._layouts:
+            self.weight = weight  # the plain one is not needed any more
+        return self._layouts.setdefault(layout, weight)
 
 
 def pack(network: nn.Module, dtype: torch.dtype) -> None:

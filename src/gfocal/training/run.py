@@ -126,8 +126,9 @@ def train(
         if start is not None:
             _go_on_from(start, model)
         fabric.launch()
+        settled = settle(where, precision)
         if fabric.is_global_zero:
-            logger.info("computing %s", settle(where, precision))
+            logger.info("computing %s", settled)
         model = Model(model.recipe, model.parts, fabric.device)
         if fabric.is_global_zero and state is None:
             _warn_of_clipping(train_data, model.recipe)
