@@ -9,6 +9,7 @@ import signal
 import sys
 import types
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from beartype import BeartypeConf, beartype
 from hypothesis import settings
@@ -44,12 +45,21 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Leave out the checks of shapes that tests have, which would become a part of what is traced meanwhile."""
+    config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        config.update("jaxtyping_disable", False)
+
+
 @pytest.fixture
 def unchecked_shapes() -> Iterator[None]:
     """Leave shapes unchecked, as they are outside of tests, to see what the code itself says of a wrong one."""
-    config.update("jaxtyping_disable", True)
-    yield
-    config.update("jaxtyping_disable", False)
+    with unchecked():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from jaxtyping import config
 from torch import Tensor
 from torch.export import ExportedProgram
 
 import gfocal
+from common import unchecked
 from gfocal.config import BackboneConfig, HeadConfig, Recipe
 from gfocal.model import Model
 from gfocal.programs.tracing import trace
@@ -59,16 +57,6 @@ def traced(model: Model, *, raw: bool = False, half: bool = False) -> ExportedPr
     """Return the program, traced as it is outside of tests."""
     with unchecked():
         return trace(model.detector, None if raw else model.postprocess, half=half)
-
-
-@contextmanager
-def unchecked() -> Generator[None]:
-    """Leave out the checks of shapes that tests have, which would become a part of what is traced meanwhile."""
-    config.update("jaxtyping_disable", True)
-    try:
-        yield
-    finally:
-        config.update("jaxtyping_disable", False)
 
 
 def assert_agree(found: Detections, expected: Detections) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from exports import unchecked
+from common import unchecked
 from films import write_film
 from gfocal.cli.__main__ import main
 from helpers import save_eager_model

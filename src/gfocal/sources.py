@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gfocal.data.pictures import path_text
+from gfocal.data.pictures import PICTURE_SUFFIXES, path_text
 from gfocal.download import without_login
 from gfocal.errors import UserError
 from gfocal.frames import Frame, Source
 
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
-"""Endings of the files that are taken from a folder or by a glob; a picture that is named itself may have any."""
+"""Endings of the videos that are taken from a folder or by a glob, beside those of pictures."""
 STREAMS = ("rtsp", "rtsps", "rtmp", "udp", "tcp", "srt")
 """Schemes of addresses that a stream comes from."""
 
@@ -140,7 +139,7 @@ def _file(path: str) -> Source:
 
 
 def _is_known(path: str) -> bool:
-    return _ending(path) in PICTURES | VIDEOS
+    return _ending(path) in PICTURE_SUFFIXES | VIDEOS
 
 
 def _ending(path: str) -> str:
@@ -148,4 +147,4 @@ def _ending(path: str) -> str:
 
 
 def _endings() -> str:
-    return ", ".join(sorted(PICTURES | VIDEOS))
+    return ", ".join(sorted(PICTURE_SUFFIXES | VIDEOS))

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from torch.export import ExportedProgram
 
-from exports import Exported, lively, small, traced, unchecked
+from common import unchecked
+from exports import Exported, lively, small, traced
 from gfocal.calibration import Calibration
 from gfocal.cli.__main__ import main
 from gfocal.data.scenes import CLASS_NAMES

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import gfocal
-from exports import unchecked
+from common import unchecked
 from gfocal.detector import Detector
 from gfocal.errors import UserError
 from gfocal.loading import LONG_RUN, load_for

@@ -18,11 +18,6 @@ from gfocal.progress import ProgressBar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-PICTURE_SUFFIXES = frozenset(
-    (".avif", ".bmp", ".dib", ".gif", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".ppm", ".tif", ".tiff", ".webp")
-)
-"""How the names of pictures end, in lower case."""
-
 
 def header_size(path: Path) -> tuple[int, int] | None:
     """Return the (height, width) that `read_picture` would find, from the header alone; None where that is not sure.

@@ -17,6 +17,10 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from gfocal.errors import UserError, shortened
 
+PICTURE_SUFFIXES = frozenset(
+    (".avif", ".bmp", ".dib", ".gif", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".ppm", ".tif", ".tiff", ".webp")
+)
+"""How the names of pictures in a folder end, in lower case."""
 # Pillow's own guard against decompression bombs, held here too because programs switch Pillow's off.
 LARGEST_PICTURE = 178_956_970
 

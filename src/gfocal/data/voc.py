@@ -11,8 +11,8 @@ from xml.parsers import expat
 
 from gfocal.data.dataset import Annotated, FolderDataset, records_of
 from gfocal.data.faults import Faults, Kind, Note, naming
-from gfocal.data.headers import PICTURE_SUFFIXES, exact_size, header_size, in_threads
-from gfocal.data.pictures import path_text, value_text
+from gfocal.data.headers import exact_size, header_size, in_threads
+from gfocal.data.pictures import PICTURE_SUFFIXES, path_text, value_text
 from gfocal.errors import UserError, unknown
 
 # Beyond any picture, and small enough that sums of coordinates stay exact.

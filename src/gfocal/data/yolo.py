@@ -10,8 +10,8 @@ import yaml
 
 from gfocal.data.dataset import Annotated, FolderDataset, records_of
 from gfocal.data.faults import Faults, naming, place_text
-from gfocal.data.headers import PICTURE_SUFFIXES, exact_size, header_size, in_threads
-from gfocal.data.pictures import path_text, value_text
+from gfocal.data.headers import exact_size, header_size, in_threads
+from gfocal.data.pictures import PICTURE_SUFFIXES, path_text, value_text
 from gfocal.data.yaml_nodes import is_nothing, line_of, node_text, pairs_of, read_nodes
 from gfocal.data.yolo_labels import LabelFile, label_path, read_label_file, read_lines
 from gfocal.errors import UserError, unknown
