@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from gfocal.errors import UserError
-from gfocal.files import whole_or_absent
+from gfocal.files import forget_scratch, numbered, whole_or_absent
 
 
 def write_and_raise(path: Path, error: BaseException) -> None:
@@ -84,3 +86,23 @@ def test_a_name_without_a_folder_is_written_to_the_current_one(tmp_path: Path, m
     with whole_or_absent(Path("file.bin")) as scratch:
         scratch.write_bytes(b"new")
     assert (tmp_path / "file.bin").read_bytes() == b"new"
+
+
+def test_what_a_killed_writer_left_is_found(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from pathlib import Path; from gfocal.files import whole_or_absent\n"
+        "with whole_or_absent(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    )
+    for name in ("state.pt", "state.txt"):
+        done = subprocess.run([sys.executable, "-c", script, tmp_path / name], check=False)
+        assert done.returncode == -9
+    assert len(names(tmp_path)) == 2
+    forget_scratch(tmp_path / "state.pt")
+    assert [name.rpartition(".")[2] for name in names(tmp_path)] == ["txt"]
+
+
+def test_no_name_is_given_out_twice() -> None:
+    for stems in (("a", "a", "a-2"), ("a-2", "a", "a", "a"), ("a", "a-2", "a-3", "a", "a-2", "a")):
+        taken: dict[str, int] = {}
+        given = [numbered(stem, taken) for stem in stems]
+        assert len(set(given)) == len(given)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import multiprocessing
+import os
 import signal
 import socket
 import subprocess
@@ -361,14 +362,20 @@ def test_two_processes_find_what_one_does(here: Path, model: Path) -> None:
     assert multiprocessing.active_children() == []
 
 
-def test_a_process_that_dies_ends_all_with_one_error(here: Path, model: Path, web: Site) -> None:
+@pytest.mark.parametrize(
+    ("number", "how"), [(signal.SIGKILL, "killed by SIGKILL"), (signal.SIGTERM, "exit code 143")], ids=["kill", "term"]
+)
+def test_a_process_that_dies_ends_all_with_one_error(
+    here: Path, model: Path, web: Site, number: signal.Signals, how: str
+) -> None:
     tasks = iter([Task(n, source) for n, source in enumerate(Sources(stalled_names(web)))])
     results = find_shared(model, ["cpu"], tasks, SEARCH)
     for _ in range(STALLED_AT):
         next(results)
     (child,) = multiprocessing.active_children()
-    child.kill()
-    with pytest.raises(UserError, match=r"the process on cpu died \(killed by SIGKILL\)"):
+    assert child.pid is not None
+    os.kill(child.pid, number)
+    with pytest.raises(UserError, match=rf"the process on cpu died \({how}\)"):
         next(results)
     assert multiprocessing.active_children() == []
 

@@ -152,3 +152,19 @@ def test_picture_files_leave_videos_out() -> None:
     assert picture_files([Path("in")]) == [Path(place) for place, kind in FOUND if kind == "file"]
     with pytest.raises(UserError, match="only videos"):
         picture_files([Path("in/c/clip.avi")])
+
+
+@pytest.mark.usefixtures("here")
+def test_a_glob_leaves_out_the_folder_of_the_results() -> None:
+    assert [place for place, _ in places("in/**", leave_out=Path("in/c"))] == ["in/a.PNG", "in/b.jpg"]
+
+
+def test_a_video_whose_name_is_not_utf8_is_refused_and_a_picture_is_not(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xe9")
+    write_film(tmp_path / "clip.avi")
+    os.rename(tmp_path / "clip.avi", tmp_path / f"{name}.avi")
+    Image.new("RGB", (8, 6)).save(tmp_path / f"{name}.png")
+    video, picture = Sources([str(tmp_path)])
+    with pytest.raises(UserError, match="must be UTF-8"):
+        next(video.frames())
+    assert next(picture.frames()).picture.shape == (6, 8, 3)

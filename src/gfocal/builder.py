@@ -14,7 +14,7 @@ from gfocal.config import BackboneConfig, Recipe, is_outside, name_of_outside
 from gfocal.criterion import Criterion
 from gfocal.detector import Detector, Outputs
 from gfocal.errors import UserError
-from gfocal.families import FAMILIES, Family
+from gfocal.families import Family, family_of
 from gfocal.nn.backbone import (
     create_backbone,
     feature_channels,
@@ -52,7 +52,7 @@ def build_parts(
     in either case. UserError for parts that do not fit together, or weights that cannot be fetched.
     """
     backbone = _backbone(recipe.backbone, fetch_weights=fetch_weights)
-    family = FAMILIES[str(recipe.family["name"])](**_options(recipe.family))
+    family = family_of(recipe.family)
     _refuse_absent("quality", recipe.quality, quality)
     _refuse_absent("box", recipe.box, box)
     box = box or BOXES[str(recipe.box["name"])](**_options(recipe.box))

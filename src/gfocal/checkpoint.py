@@ -30,7 +30,10 @@ def save_weights(path: Path, detector: nn.Module, recipe: Recipe, *, calibration
     if calibration is not None:
         metadata["calibration"] = json.dumps(calibration.to_dict())
     with whole_or_absent(path) as scratch:
-        safetensors.torch.save_file(state, scratch, metadata)
+        try:
+            safetensors.torch.save_file(state, scratch, metadata)
+        except safetensors.SafetensorError as error:  # what its writer makes of a full disk
+            raise OSError(None, f"{error}; is the disk full?") from error
 
 
 def read_weights(path: Path) -> tuple[Recipe, dict[str, Tensor]]:

@@ -18,7 +18,7 @@ Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 def choose_device(name: str | torch.device | None) -> torch.device:
     """Return the named device, or the GPU where there is one; UserError for a device this machine lacks."""
     if isinstance(name, torch.device):
-        return name
+        name = str(name)
     if name in (None, "auto"):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():

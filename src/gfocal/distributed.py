@@ -1,4 +1,4 @@
-"""Means over the processes of a distributed run, in one place."""
+"""What the processes of a distributed run have in common, in one place."""
 
 from __future__ import annotations
 
@@ -14,3 +14,9 @@ def mean_over_ranks(value: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     total = value.detach().clone()
     dist.all_reduce(total)
     return total / dist.get_world_size()
+
+
+def wait_for_all() -> None:
+    """Return when all ranks have come here."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()

@@ -40,6 +40,15 @@ def shortened(text: str, longest: int = 300) -> str:
     return text if len(text) <= longest else f"{text[:end]}…{text[-end:]}"
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error of another library says, or the name of its class where it says nothing.
+
+    >>> first_line(RuntimeError(" no compiler ")), first_line(MemoryError())
+    ('no compiler', 'MemoryError')
+    """
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def at_least(name: str, value: Number, low: float) -> Number:
     """Return `value`; ValueError where it is below `low`, infinite or NaN."""
     if not low <= value < math.inf:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -70,6 +70,15 @@ class Family:
     shared: bool = True
     feature_strides: tuple[int, ...] = (8, 16, 32)
     least_side: int = 32
+
+
+def family_of(spec: Mapping[str, Any]) -> Family:
+    """Return the family that a recipe names, made with its options; TypeError for options that it has not.
+
+    >>> family_of({"name": "ssd"}).least_side
+    512
+    """
+    return FAMILIES[str(spec["name"])](**{key: value for key, value in spec.items() if key != "name"})
 
 
 def atss(*, topk: int = 9, anchor_scale: float = 8.0, coding: Literal["distances", "deltas"] = "distances") -> Family:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import tempfile
@@ -21,7 +22,7 @@ def whole_or_absent(path: Path) -> Generator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_scratch_of(path), suffix=path.suffix)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
     scratch = Path(name)
@@ -38,6 +39,17 @@ def whole_or_absent(path: Path) -> Generator[Path]:
         scratch.unlink(missing_ok=True)
 
 
+def forget_scratch(path: Path) -> None:
+    """Remove what writers of a file that were killed left behind; none may be at work."""
+    for scratch in path.parent.glob(f"{glob.escape(_scratch_of(path))}*{glob.escape(path.suffix)}"):
+        scratch.unlink(missing_ok=True)
+
+
+def _scratch_of(path: Path) -> str:
+    """Return how the names begin that a file has while it is written."""
+    return f".{path.stem}."
+
+
 def sha256_of_file(path: Path) -> str:
     """Return the SHA-256 of a file."""
     digest = hashlib.sha256()
@@ -48,11 +60,16 @@ def sha256_of_file(path: Path) -> str:
 
 
 def numbered(stem: str, taken: dict[str, int]) -> str:
-    """Return a stem for a file, with a number from the second time on that it is asked for; `taken` counts.
+    """Return a stem for a file, with a number where it is taken; `taken` has the last number of each stem.
 
     >>> taken = {}
-    >>> numbered("a", taken), numbered("a", taken)
-    ('a', 'a-2')
+    >>> numbered("a", taken), numbered("a", taken), numbered("a-2", taken)
+    ('a', 'a-2', 'a-2-2')
     """
-    number = taken[stem] = taken.get(stem, 0) + 1
-    return stem if number == 1 else f"{stem}-{number}"
+    number = taken.get(stem, 0) + 1
+    while number > 1 and f"{stem}-{number}" in taken:
+        number += 1
+    taken[stem] = number
+    if number == 1:
+        return stem
+    return numbered(f"{stem}-{number}", taken)

@@ -132,6 +132,9 @@ def _moving(source: Source, *, every: int, start: int) -> Iterator[Frame]:
 
 @contextmanager
 def _opened(source: Source) -> Generator[cv2.VideoCapture]:
+    if source.place.encode(errors="surrogateescape") != source.place.encode(errors="replace"):
+        # OpenCV ends the process
+        raise UserError(f"{path_text(source.name)}: the name of a video must be UTF-8: rename it")
     # what is wrong is told in one line below; FFmpeg and OpenCV would tell it in their own words before
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     level = logging.getLogLevel()

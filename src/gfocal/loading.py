@@ -12,7 +12,7 @@ import torch
 from gfocal.boxrep import BoxRepresentation
 from gfocal.config import Recipe
 from gfocal.data.collate import pad
-from gfocal.errors import UserError
+from gfocal.errors import UserError, first_line
 from gfocal.exported import ExportedModel, is_exported, load_exported
 from gfocal.model import Model, load_model
 from gfocal.quality import Quality
@@ -63,7 +63,12 @@ def load_for(
         return model
     other = model.with_backend("openvino")
     logger.info("%d pictures: trying whether OpenVINO is faster", pictures)
-    ours, theirs = _trial(model), _trial(other)
+    try:
+        theirs = _trial(other)
+    except Exception as error:  # nobody asked for OpenVINO, and what its converter cannot do is not the user's fault
+        logger.info("OpenVINO cannot compute this model (%s): PyTorch it is", first_line(error))
+        return model
+    ours = _trial(model)
     chosen = other if theirs < ours else model
     logger.info("OpenVINO %.0f ms a picture, PyTorch %.0f ms: %s it is", 1e3 * theirs, 1e3 * ours, chosen.backend)
     return chosen

@@ -47,7 +47,7 @@ class Model(Predictor):
         self.recipe = recipe
         self.device = device
         self.calibration = calibration
-        self.detector = parts.detector.to(device).to(memory_format=torch.channels_last).eval()
+        self.detector = parts.detector.to(device).to(memory_format=torch.channels_last)
         self.criterion = parts.criterion
         self.postprocess = parts.postprocess
         self.backend = backend
@@ -116,7 +116,7 @@ class Model(Predictor):
         dtype = choose_precision(precision, self.device)
         images = images.to(self.device, memory_format=torch.channels_last)
         with torch.inference_mode(), autocast(dtype, self.device):
-            return self._copies.of(self.detector.eval(), dtype)(images)
+            return self._copies.of(self.detector, dtype)(images)
 
     def save(self, path: str | Path) -> None:
         """Write weights, recipe and calibration as one .safetensors file, which `gfocal.load` reads back."""
@@ -143,6 +143,7 @@ def build(
     named = {axis: {"name": name_of_outside(part)} for axis, part in outside.items() if part is not None}
     recipe = recipe.model_copy(update=named)
     parts = build_parts(recipe, quality=quality, box=box, fetch_weights=fetch_weights)
+    parts.detector.eval()
     return Model(recipe, parts, choose_device(device))
 
 
@@ -178,7 +179,7 @@ def load_model(
     weights = open_weights(source, recipe=recipe)
     with without_init():
         parts = build_parts(weights.recipe, quality=quality, box=box)
-    load_state(parts.detector, weights.state, where=str(weights.path))
+    load_state(parts.detector.eval(), weights.state, where=str(weights.path))
     model = Model(weights.recipe, parts, choose_device(device))
     calibration = weights.calibration
     if calibration is None:

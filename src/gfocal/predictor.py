@@ -18,6 +18,7 @@ from gfocal.data.collate import pad
 from gfocal.data.pictures import read_picture, to_rgb
 from gfocal.data.preparing import Prepare
 from gfocal.errors import UserError
+from gfocal.families import family_of
 from gfocal.structures import Detections
 
 Picture: TypeAlias = "str | Path | Image.Image | npt.NDArray[np.uint8]"
@@ -111,6 +112,10 @@ class Predictor(ABC):
         short, long = size or (pictures.short, pictures.long)
         if not 1 <= short <= long:
             raise UserError(f"size must be (short, long) with 1 <= short <= long, got {(short, long)}")
+        least = family_of(self.recipe.family).least_side
+        # what is smaller than a cell of the coarsest level is padded
+        if least > 32 and short < least:
+            raise UserError(f"size: family {self.recipe.family['name']!r} needs {least} pixels at least, got {short}")
         return Prepare(
             short=short,
             long=long,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, final
+from typing import Any, final
 
 from gfocal.errors import UserError
 from gfocal.files import whole_or_absent
@@ -33,7 +34,7 @@ class Results:
         self._settings_path = out / SETTINGS
         self._settings = dict(settings)
         self._endless = endless
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
         before = _read(self._settings_path)
         self._kept = resume and before is not None
         if before is None:
@@ -58,8 +59,9 @@ class Results:
         """Write a line; UserError where that is not possible."""
         file = self._file or self._begin()
         try:
-            file.write(line.encode() + b"\n")
-            file.flush()
+            rest = memoryview(line.encode() + b"\n")
+            while rest:
+                rest = rest[file.write(rest) :]
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -68,13 +70,13 @@ class Results:
         if self._file is not None or self._kept:
             self._write_settings(finished=True)
 
-    def _begin(self) -> BinaryIO:
+    def _begin(self) -> FileIO:
         """Open the file, so that what is in it belongs to the settings beside it at any moment."""
         try:
             if not self._kept:
                 self.path.unlink(missing_ok=True)
             self._write_settings(finished=self._endless)
-            self._file = self.path.open("ab")
+            self._file = self.path.open("ab", buffering=0)  # what cannot be written must not be tried again at the end
         except OSError as error:
             raise self._unwritable(error) from error
         return self._file

@@ -149,22 +149,31 @@ def _refuse_death(worker: _Worker) -> None:
 
 def work(model: str, device: str, *, search: Search, asking: Connection, telling: Connection, threads: int) -> None:
     """Be one of the processes: load the model, ask for tasks and tell what is found, until there is none left."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit())  # so that no half-written drawing stays
+    # an exception, so that no half-written drawing stays
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     torch.set_num_threads(threads)
     keep_memory()
-    with suppress(*_GONE):  # the first process is gone
-        try:
-            loaded = load_for(model, pictures=None, device=device, backend=search.backend)
-            for result in find_all(loaded, _tasks(asking), search):
-                telling.send(result)
-        except UserError as error:
-            telling.send(error)
+    try:
+        loaded = load_for(model, pictures=None, device=device, backend=search.backend)
+        for result in find_all(loaded, _tasks(asking), search):
+            _tell(telling, result)
+    except UserError as error:
+        _tell(telling, error)
+
+
+def _tell(telling: Connection, message: Result | UserError) -> None:
+    with suppress(*_GONE):  # the first process is gone, and its end of `asking`, too
+        telling.send(message)
 
 
 def _tasks(asking: Connection) -> Iterator[Task]:
+    """Yield tasks until there is none left, or nobody who has any."""
     while True:
-        asking.send(None)
-        task = asking.recv()
+        try:
+            asking.send(None)
+            task = asking.recv()
+        except _GONE:
+            return
         if task is None:
             return
         yield task

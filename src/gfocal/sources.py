@@ -71,7 +71,7 @@ class Sources:
         elif "://" in name:
             yield _address(name)
         elif glob.has_magic(name):
-            yield from _matches(name)
+            yield from _matches(name, self.leave_out)
         else:
             raise UserError(f"{path_text(name)}: no such file or folder")
 
@@ -116,9 +116,11 @@ def _taken(entry: os.DirEntry[str]) -> bool:
     return entry.is_dir(follow_symlinks=False) or (_is_known(entry.name) and not entry.is_dir())
 
 
-def _matches(pattern: str) -> Iterator[Source]:
-    """Yield the files that a glob matches."""
+def _matches(pattern: str, leave_out: Path | None) -> Iterator[Source]:
+    """Yield the files that a glob matches, but for those in the folder to leave out."""
     paths = [path for path in glob.iglob(pattern, recursive=True) if _is_known(path) and os.path.isfile(path)]
+    if leave_out is not None:
+        paths = [path for path in paths if leave_out.resolve() not in Path(path).resolve().parents]
     if not paths:
         raise UserError(f"{path_text(pattern)}: matches no picture and no video ({_endings()})")
     yield from map(_file, sorted(paths))

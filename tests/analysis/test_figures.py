@@ -29,7 +29,7 @@ def plan(out: Path, *, scale: str = "mini", steps: int | None = None) -> Plan:
 def drawn(name: str, out: Path, *, steps: int | None = None, models: Sequence[str] = ()) -> Rows:
     """Draw a figure, check that its picture is one, and return the rows of its table."""
     png, table = reproduce_figure(name, plan(out, steps=steps), models=models)
-    assert (png, table) == (out / f"{name}.png", out / f"{name}.csv")
+    assert (png, table) == (out / "mini" / f"{name}.png", out / "mini" / f"{name}.csv")
     with Image.open(png) as picture:
         picture.load()
         assert picture.width > 300
@@ -65,7 +65,7 @@ def test_the_quality_focal_loss_is_that_of_equation_2(tmp_path: Path) -> None:
         expected = -(np.abs(0.5 - s) ** beta) * (0.5 * np.log(1 - s) + 0.5 * np.log(s))
         np.testing.assert_allclose(column(rows, f"qfl_beta_{beta:g}"), expected, rtol=1e-5, atol=1e-7)
     assert dict(mpl.rcParams) == settings
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["v1-fig5a.csv", "v1-fig5a.png"]
+    assert sorted(path.name for path in (tmp_path / "mini").iterdir()) == ["v1-fig5a.csv", "v1-fig5a.png"]
 
 
 def test_distributions_of_one_expectation_have_the_dfl_of_equation_6(tmp_path: Path) -> None:

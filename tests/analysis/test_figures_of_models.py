@@ -171,7 +171,7 @@ def test_three_representations_say_how_far_each_edge_spreads(tmp_path: Path, sou
 def test_speed_and_accuracy_of_models_and_of_the_paper(tmp_path: Path, source: Callable[[str], str]) -> None:
     rows = drawn("v1-fig8", tmp_path, models=[source("v1")] * 5)
     here = [row for row in rows if row["where"] == "here"]
-    assert [row["backbone"] for row in here] == ["R-50", "R-101", "X-101-32x4d", "R-101-DCN", "X-101-32x4d-DCN"]
+    assert [(row["method"], row["backbone"]) for row in here] == [("GFL", source("v1"))] * 5
     one = material(source("v1"))
     expected = evaluate(one.model(0), one.pictures, batch=4).ap
     np.testing.assert_allclose(column(here, "ap"), 100 * expected, atol=1e-6)
@@ -275,7 +275,8 @@ def test_losses_of_two_trainings(tmp_path: Path, source: Callable[[str], str]) -
         lines = ["step,train/cls,val/ap", *(f"{10 * i + 9},{first / (i + 1)}," for i in range(60)), "599,,0.5"]
         (tmp_path / name / "metrics.csv").write_text("\n".join(lines))
     rows = drawn("v2-fig8", tmp_path, models=[str(tmp_path / "one"), str(tmp_path / "two" / "last.safetensors")])
-    assert [row["model"] for row in rows] == ["GFL V1"] * 60 + ["GFL V2"] * 60
+    sources = [str(tmp_path / "one"), str(tmp_path / "two" / "last.safetensors")]
+    assert [row["model"] for row in rows] == [sources[0]] * 60 + [sources[1]] * 60
     raw, smooth = column(rows, "loss")[60:], column(rows, "smoothed")[60:]
     np.testing.assert_allclose(raw, 2 / np.arange(1, 61), rtol=1e-5)
     assert smooth[30] == pytest.approx(raw[28:33].mean(), rel=1e-5)

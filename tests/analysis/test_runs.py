@@ -2,16 +2,22 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
+import os
+import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from gfocal.analysis import pretraining, scales
 from gfocal.analysis.reproduction import reproduce_table
-from gfocal.analysis.runs import Plan, Run, folder_of, matches_of, outcome_of, perform, recipe_at_scale
+from gfocal.analysis.runs import Plan, Run, _next_ended, folder_of, matches_of, outcome_of, perform, recipe_at_scale
 from gfocal.analysis.scales import get_scale
 from gfocal.config import read_recipe
 from gfocal.data.scenes import CLASS_NAMES, Scenes
@@ -19,6 +25,8 @@ from gfocal.errors import UserError
 from gfocal.model import load_model
 from gfocal.recipes import get_recipe
 from gfocal.recipes.tables import get_table
+from gfocal.structures import Truth
+from gfocal.training.state import load_state_of
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -100,7 +108,8 @@ def test_a_table_is_trained_once_and_written_with_its_comparison(
     def table() -> list[object]:
         return list(reproduce_table("v1-table3", Plan("mini", None, tmp_path, steps=1), seeds=(0, 1), rows=["QFL"]))
 
-    baseline, joint = table()
+    baseline, joint, *others = table()
+    assert [(one.outcomes, one.comparison) for one in others] == [((), None)] * 2
     assert baseline.comparison is None
     assert joint.comparison is not None
     assert joint.comparison.seeds == 2
@@ -108,12 +117,13 @@ def test_a_table_is_trained_once_and_written_with_its_comparison(
     assert joint.verdict in ("reproduced", "refuted", "undecided")
     assert joint.speed is not None
     assert len(joint.outcomes) == 2
-    text = (tmp_path / "v1-table3.md").read_text()
+    text = (tmp_path / "mini" / "v1-table3.md").read_text()
     assert "V1 Table 3" in text
     assert "39.9" in text
-    with (tmp_path / "v1-table3.csv").open() as file:
+    with (tmp_path / "mini" / "v1-table3.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["recipe"] for row in rows] == ["atss_r50_fpn_1x", "atss_r50_fpn_1x_joint"]
+    assert [row["recipe"] for row in rows][:2] == ["atss_r50_fpn_1x", "atss_r50_fpn_1x_joint"]
+    assert [row["AP"] != "" for row in rows] == [True, True, False, False]
     assert rows[1]["paper difference"] == "+0.7"
 
     weights = sorted(tmp_path.rglob("last.safetensors"))
@@ -149,6 +159,60 @@ def test_a_run_that_was_cut_off_before_its_score_is_scored_without_training(perf
     (folder / "trained.json").unlink()
     perform([run], plan)
     assert (folder / "last.safetensors").stat().st_mtime_ns > before
+
+
+def test_a_run_that_was_asked_to_stop_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stopping(Scenes):
+        def picture(self, index: int) -> NDArray[np.uint8]:
+            signal.raise_signal(signal.SIGTERM)
+            return super().picture(index)
+
+    whole, plan = Plan("mini", None, tmp_path / "whole", steps=3), Plan("mini", None, tmp_path / "parts", steps=3)
+    run = Run(get_recipe("gfl_r50_fpn_1x"), 0)
+    perform([run], whole)
+    shutil.copytree(whole.home / "backbones", plan.home / "backbones")
+    with monkeypatch.context() as patch:
+        patch.setattr(scales, "Scenes", Stopping)
+        with pytest.raises(UserError, match="asked to stop: repeat the command"):
+            perform([run], plan)
+    assert not (folder_of(run, plan) / "trained.json").exists()
+    assert load_state_of(folder_of(run, plan))["step"] < 3
+    perform([run], plan)
+    ours, theirs = (load_model(folder_of(run, one)).detector.state_dict() for one in (plan, whole))
+    assert all(ours[name].equal(theirs[name]) for name in theirs)
+
+
+def test_runs_on_other_data_are_refused(performed: tuple[Plan, list[Run]], data: str) -> None:
+    plan, runs = performed
+    perform(runs, replace(plan, data="scenes"))
+    with pytest.raises(UserError, match="holds runs on the scale's own data: give another --out"):
+        perform(runs, replace(plan, data=data))
+
+
+def test_a_data_set_without_pictures_to_test_on_is_refused_before_training(tmp_path: Path, data: str) -> None:
+    only = tmp_path / "data.yaml"
+    only.write_text(f"train: {{images: {Path(data).parent}, annotations: {Path(data).parent / 'train.json'}}}")
+    with pytest.raises(UserError, match="val"):
+        perform([Run(get_recipe("gfl_r50_fpn_1x"), 0)], Plan("mini", str(only), tmp_path / "out", steps=1), jobs=2)
+
+
+def test_a_process_that_dies_is_no_reason_to_wait() -> None:
+    context = multiprocessing.get_context("fork")
+    worker = context.Process(target=os._exit, args=(9,))
+    worker.start()
+    with pytest.raises(UserError, match="ended with 9"):
+        _next_ended(context.Queue(), [worker])
+
+
+def test_a_backbone_has_nothing_to_learn_from_pictures_without_boxes(tmp_path: Path) -> None:
+    class Empty(Scenes):
+        def truth(self, index: int) -> Truth:
+            truth = super().truth(index)
+            return replace(truth, boxes=truth.boxes[:0], labels=truth.labels[:0], crowd=truth.crowd[:0])
+
+    config = get_scale("mini").shrink(get_recipe("gfl_r50_fpn_1x"), tmp_path).backbone
+    with pytest.raises(UserError, match="no box in its training pictures"):
+        pretraining.pretrain_backbone(config, Empty(2), tmp_path / "weights", mean=(0, 0, 0), std=(1, 1, 1), steps=1)
 
 
 def test_a_folder_with_runs_of_other_settings_is_refused(performed: tuple[Plan, list[Run]]) -> None:

@@ -275,7 +275,8 @@ def test_baselines_are_in_their_group(name: str) -> None:
         return
     for group in {row.group for row in rows}:
         baselines = {row.baseline for row in rows if row.group == group} - {None}
-        assert len(baselines) == 1
+        # in V2 Table 8 each is compared with the one that it builds on
+        assert len(baselines) == (2 if name == "v2-table8" else 1)
         (baseline,) = baselines
         assert baseline is not None
         against = row_at(name, baseline, group=group)

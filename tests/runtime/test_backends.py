@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -47,6 +48,12 @@ def test_openvino_finds_the_same_in_pictures_of_any_size(run) -> None:
         assert ours.edges is not None
         assert theirs.edges is not None
         torch.testing.assert_close(ours.edges.std, theirs.edges.std, rtol=1e-3, atol=1e-2)
+    with ThreadPoolExecutor(3) as threads:
+        again = list(threads.map(lambda _: other.predict(picture(50, 130)).scores, range(12)))
+    assert all(torch.equal(scores, ours.scores) for scores in again)
+    with unchecked():
+        half = other.predict(picture(50, 130), precision="bfloat16")
+    assert half.scores[0] == pytest.approx(float(ours.scores[0]), abs=0.02)
 
 
 def test_without_a_compiler_prediction_goes_on(run, monkeypatch, caplog) -> None:

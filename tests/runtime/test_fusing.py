@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import operator
+
 import pytest
 import torch
 from torch import Tensor, fx, nn
 
 from gfocal.nn.backbone import create_backbone, freeze_norms, make_deformable
+from gfocal.nn.fpn import FPN
 from gfocal.runtime.fusing import NORMS, fold_norms, fuse_activations, fuse_additions, skip_identities, traced
 from gfocal.runtime.packing import PackedConv2d, pack
 
@@ -128,3 +131,26 @@ class Choosy(nn.Module):
 
 def test_what_depends_on_values_is_not_traced() -> None:
     assert traced(Choosy()) is None
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+def test_what_is_added_may_be_of_another_shape(*, rectified: bool) -> None:
+    conv = nn.Conv2d(4, 16, 3, stride=2, padding=1)
+    packed = PackedConv2d(conv, torch.float32)
+    packed.rectified = rectified
+    with torch.no_grad():
+        for shape, others in (
+            ((1, 4, 2, 2), ((1, 16, 6, 8), (2, 16, 1, 1), (1, 1, 1, 1))),
+            ((2, 4, 9, 12), ((2, 16, 5, 6), (1, 16, 1, 1))),
+        ):
+            x = torch.randn(shape)
+            for other in map(torch.randn, others):
+                expected = conv(x) + other
+                found = packed(x, other)
+                torch.testing.assert_close(found, expected.relu() if rectified else expected, rtol=1e-5, atol=1e-5)
+
+
+def test_additions_of_the_pyramid_are_part_of_its_convolutions() -> None:
+    with torch.no_grad():
+        graph = fused(FPN([8, 16, 32], 24).eval())
+    assert not [node for node in graph.graph.nodes if node.op == "call_function" and node.target is operator.add]

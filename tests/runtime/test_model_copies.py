@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import gfocal
 from gfocal.config import BackboneConfig
+from gfocal.errors import UserError
 from gfocal.model import Model
 from gfocal.recipes import get_recipe
 from gfocal.structures import Raw
@@ -133,3 +138,40 @@ def test_a_backbone_that_cannot_be_traced_keeps_its_norms() -> None:
     model.detector.backbone = Wayward(model.detector.backbone)
     images = torch.randn(1, 3, 64, 64)
     assert_same(model.forward(images), direct(model, images), relative=1e-5)
+
+
+def test_predicting_leaves_the_detector_in_training() -> None:
+    model = small("gflv2_r18_mini")
+    images = torch.randn(1, 3, 64, 64)
+    expected = direct(model, images)
+    norm = next(module for module in model.detector.train().modules() if isinstance(module, nn.BatchNorm2d))
+    norm.eval()
+    flags = [module.training for module in model.detector.modules()]
+    for one in (model, model.with_calibration(None), model.with_backend("torch")):
+        assert_same(one.forward(images), expected, relative=1e-5)
+    assert [module.training for module in model.detector.modules()] == flags
+
+
+def test_a_model_that_has_predicted_can_be_copied_and_pickled() -> None:
+    model = small("gflv2_r18_mini")
+    images = torch.randn(1, 3, 64, 64)
+    found = model.forward(images)
+    assert_same(copy.deepcopy(model).forward(images), found, relative=1e-6)
+    assert_same(pickle.loads(pickle.dumps(model)).forward(images), found, relative=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gcresnext26ts", "mambaout_femto"])
+def test_backbones_of_unusual_kinds_are_computed_as_they_are(name: str) -> None:
+    """One adds what has one value a channel, the other puts channels last until a hook turns them."""
+    recipe = get_recipe("gfl_r18_mini")
+    torch.manual_seed(0)
+    backbone = BackboneConfig(name=name, weights="none")
+    model = gfocal.build(recipe.model_copy(update={"backbone": backbone}), device="cpu")
+    images = torch.randn(1, 3, 64, 96)
+    assert_same(model.forward(images), direct(model, images), relative=1e-4)
+
+
+def test_a_family_refuses_pictures_that_its_levels_cannot_hold() -> None:
+    with pytest.raises(UserError, match="'ssd' needs 512 pixels at least, got 300"):
+        small("ssd512_vgg16").prepare((300, 400))
+    assert small("gfl_r18_mini").predict(np.zeros((9, 7, 3), np.uint8), size=(7, 9)).boxes.shape[1] == 4

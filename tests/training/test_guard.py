@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -76,3 +79,33 @@ def test_a_saved_model_of_a_diverged_run_still_loads(diverging, data, tmp_path):
     )
     gfocal.train(gentle, data, out, workers=0, device="cpu")
     assert read_weights(out / "best.safetensors")[1]
+
+
+POISONED = """
+import os, sys
+from gfocal.criterion import Criterion
+from gfocal.cli.__main__ import main
+whole, calls = Criterion.__call__, []
+def third_is_nan(self, raw, truths):
+    calls.append(None)
+    factor = float("nan") if len(calls) >= 3 and os.environ.get("LOCAL_RANK") == "1" else 1.0
+    return {name: loss * factor for name, loss in whole(self, raw, truths).items()}
+Criterion.__call__ = third_is_nan
+main(sys.argv[1:])
+"""
+
+
+def test_a_loss_of_one_process_ends_all_of_them(recipe, data, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
+    (tmp_path / "start.py").write_text(POISONED)
+    out = tmp_path / "run"
+    words = ["train", "--recipe", tmp_path / "recipe.yaml", "--data", data, "--out", out, "--weights", "none"]
+    words += ["--device", "cpu", "--devices", 2, "--batch", 2, "--workers", 0, "--save-every", 1, "--steps", 6]
+    command = [sys.executable, tmp_path / "start.py", *words]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0
+    assert "step 3: the loss is not finite" in done.stderr
+    assert [path.name for path in out.glob("replay-*")] == ["replay-1.pt"]
+    state = torch.load(out / "state.pt", weights_only=True)
+    assert state["step"] == 2
+    assert all(value.isfinite().all() for value in state["detector"].values())

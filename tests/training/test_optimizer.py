@@ -170,7 +170,7 @@ def test_a_full_disk_ends_the_run_and_leaves_the_last_state(recipe, data, tmp_pa
     assert done.returncode == 2, done.stderr
     assert "state.pt: cannot be written" in done.stdout
     assert load_state_of(out)["step"] == 2
-    assert not list(out.glob(".state.pt.*"))
+    assert not list(out.glob(".state.*.pt"))
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
     assert len(resume(out).class_names) == 2
 

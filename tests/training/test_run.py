@@ -206,3 +206,18 @@ def test_overfitting_eight_real_pictures_drives_ap_above_ninety(tmp_path):
         mini.model_copy(update={"pictures": pictures}), tmp_path / "data.yaml", tmp_path / "run", steps=400, workers=1
     )
     assert gfocal.evaluate(model, tmp_path / "data.yaml").ap > 0.9
+
+
+def test_splits_must_have_the_same_classes(recipe, data, tmp_path):
+    content = json.loads((data.parent / "labels.json").read_text())
+    names = [row["name"] for row in content["categories"]]
+    for row, name in zip(content["categories"], reversed(names), strict=True):
+        row["name"] = name
+    (data.parent / "other.json").write_text(json.dumps(content))
+    mixed = data.parent / "mixed.yaml"
+    mixed.write_text(
+        "train: {images: images, annotations: labels.json}\nval: {images: images, annotations: other.json}"
+    )
+    with pytest.raises(UserError, match="same classes in the same order"):
+        gfocal.train(recipe, mixed, tmp_path / "run", workers=0, device="cpu")
+    assert not (tmp_path / "run").exists()

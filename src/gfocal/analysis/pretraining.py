@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gfocal.config import BackboneConfig
+from gfocal.data.collate import learnable
 from gfocal.data.dataset import Dataset
 from gfocal.data.preparing import normalize
+from gfocal.errors import UserError
 from gfocal.files import whole_or_absent
 from gfocal.nn.backbone import create_backbone, feature_channels
 
@@ -71,14 +74,19 @@ def pretrain_backbone(
 def _crops(
     dataset: Dataset, *, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> tuple[Tensor, Tensor]:
-    """Return normalised crops (n, 3, side, side) around boxes, strayed in place and size, and their labels (n,)."""
+    """Return normalised crops (n, 3, side, side) around boxes, strayed in place and size, and their labels (n,).
+
+    UserError where there is no box.
+    """
     rng = np.random.default_rng(0)
     crops: list[Tensor] = []
     labels: list[int] = []
-    index = 0
-    while len(crops) < CROPS:
-        truth, picture = dataset.truth(index % len(dataset)), dataset.picture(index % len(dataset))
-        for (left, top, right, bottom), label in zip(truth.boxes.tolist(), truth.labels.tolist(), strict=True):
+    full = [index for index in range(len(dataset)) if len(learnable(dataset.truth(index))[0])]
+    if not full:
+        raise UserError("the data set has no box in its training pictures: there is nothing to learn")
+    for index in itertools.cycle(full):
+        picture, (boxes, classes) = dataset.picture(index), learnable(dataset.truth(index))
+        for (left, top, right, bottom), label in zip(boxes.tolist(), classes.tolist(), strict=True):
             sides = np.array([right - left, bottom - top])
             centre = np.array([left + right, top + bottom]) / 2 + rng.uniform(-JITTER, JITTER, 2) * sides / 2
             side = sides.max() * (1 + 2 * MARGIN) * np.exp(rng.uniform(-JITTER, JITTER))
@@ -89,5 +97,6 @@ def _crops(
             crop = cv2.warpAffine(picture, place, (CROP_SIDE, CROP_SIDE), borderMode=cv2.BORDER_REFLECT)
             crops.append(normalize(crop.astype(np.uint8), mean=mean, std=std))
             labels.append(label)
-        index += 1
+        if len(crops) >= CROPS:
+            break
     return torch.stack(crops[:CROPS]), torch.tensor(labels[:CROPS])

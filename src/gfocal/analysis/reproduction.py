@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from gfocal.analysis.comparison import Comparison, compare
 from gfocal.analysis.efficiency import Speed, measure_speed
 from gfocal.analysis.runs import Outcome, Plan, Run, matches_of, outcome_of, perform, recipe_at_scale
+from gfocal.analysis.scales import get_scale
 from gfocal.errors import unknown
 from gfocal.files import whole_or_absent
 from gfocal.recipes.tables import Row, Table, get_table
@@ -23,8 +24,9 @@ SPEED_SIZES: Mapping[str, tuple[int, int]] = {"mini": (256, 256), "paper": (800,
 class Measured:
     """A row of a table and what came of it.
 
-    outcomes: of each seed, empty for other people's detectors. comparison: with the row's baseline, None where it has
-    none. speed: beside the baseline's, where it was measured.
+    outcomes: of each seed, empty for other people's detectors and for rows that nobody has trained yet. comparison:
+    with the row's baseline, None where it has none or either is not trained. speed: beside the baseline's, where it was
+    measured.
     """
 
     row: Row
@@ -49,19 +51,18 @@ def reproduce_table(
     jobs: int = 1,
     rows: Sequence[str] | None = None,
 ) -> list[Measured]:
-    """Train and score what a table still lacks, write NAME.md and NAME.csv into the plan's folder, return its rows.
+    """Train and score what a table still lacks, write NAME.md and NAME.csv into the plan's home, return its rows.
 
-    seeds: one run of every row each. jobs: runs at once. rows: labels or groups to do, None for all. UserError for an
-    unknown table, row or scale, and for runs that failed.
+    seeds: one run of every row each. jobs: runs at once. rows: labels or groups to train, None for all; the others show
+    what is there of them. UserError for an unknown table, row or scale, and for runs that failed.
     """
     table = get_table(name)
-    chosen = _chosen(table, rows)
-    recipes = [row.recipe for row in chosen if row.recipe is not None]
+    recipes = [row.recipe for row in _chosen(table, rows) if row.recipe is not None]
     # a seed of all rows before the next one: what is there at any time compares
     perform([Run(recipe, seed) for seed in seeds for recipe in recipes], plan, jobs=jobs)
-    measured = _measured(chosen, plan, seeds)
+    measured = _measured(table.rows, plan, seeds)
     for suffix, text in ((".md", markdown(table, measured, plan, seeds)), (".csv", as_csv(measured))):
-        with whole_or_absent(plan.folder / f"{name}{suffix}") as scratch:
+        with whole_or_absent(plan.home / f"{name}{suffix}") as scratch:
             scratch.write_text(text, encoding="utf-8")
     return measured
 
@@ -83,13 +84,14 @@ def _measured(rows: Sequence[Row], plan: Plan, seeds: Sequence[int]) -> list[Mea
     by_label = {(row.group, row.label): row for row in rows}
     found: list[Measured] = []
     for row in rows:
-        outcomes: list[Outcome] = []
-        if row.recipe is not None:
-            every = [outcome_of(Run(row.recipe, seed), plan) for seed in seeds]
-            outcomes = [outcome for outcome in every if outcome is not None]
+        outcomes = [outcome for outcome in (_outcome(row, plan, seed) for seed in seeds) if outcome is not None]
         baseline = None if row.baseline is None else by_label[row.group, row.baseline]
         found.append(Measured(row, tuple(outcomes), *_compared(row, baseline, plan, seeds)))
     return found
+
+
+def _outcome(row: Row, plan: Plan, seed: int) -> Outcome | None:
+    return None if row.recipe is None else outcome_of(Run(row.recipe, seed), plan)
 
 
 def _compared(
@@ -97,8 +99,11 @@ def _compared(
 ) -> tuple[Comparison | None, float | None, Speed | None]:
     if baseline is None or baseline.recipe is None or row.recipe is None:
         return None, None, None
+    both = [seed for seed in seeds if _outcome(row, plan, seed) and _outcome(baseline, plan, seed)]
+    if not both:
+        return None, None, None
     recipes = (row.recipe, baseline.recipe)
-    ours, theirs = ([matches_of(Run(recipe, seed), plan) for seed in seeds] for recipe in recipes)
+    ours, theirs = ([matches_of(Run(recipe, seed), plan) for seed in both] for recipe in recipes)
     speed = None
     if "fps" in row.paper or "hours" in row.paper:
         ours_at_scale, theirs_at_scale = (recipe_at_scale(one, plan, class_names=one.class_names) for one in recipes)
@@ -111,7 +116,9 @@ def markdown(table: Table, measured: Sequence[Measured], plan: Plan, seeds: Sequ
     """Return the table as Markdown, with how to read it."""
     head, *body = _cells(measured)
     lines = [f"# {table.source}: {table.title}", ""]
-    lines += [f"Scale {plan.scale}, data {plan.data or 'its own'}, {len(seeds)} seeds.", ""]
+    length = "" if plan.steps is None else f", {plan.steps} steps"
+    seeded = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
+    lines += [f"Scale {plan.scale}, data {plan.data or 'its own'}{length}, {seeded}.", ""]
     lines += [_line(head), _line(["---"] * len(head)), *(_line(cells) for cells in body), ""]
     lines += [
         "AP in percent, mean ± standard deviation over seeds. Difference: to the row's baseline, with its 95 % interval"
@@ -119,7 +126,8 @@ def markdown(table: Table, measured: Sequence[Measured], plan: Plan, seeds: Sequ
         " of cases. The paper's sign is reproduced where the interval lies on its side of 0, refuted where it lies on"
         " the other.",
     ]
-    lines += ["", table.note] if table.note else []
+    for note in (table.note, get_scale(plan.scale).note):
+        lines += ["", note] if note else []
     return "\n".join(lines) + "\n"
 
 
@@ -149,6 +157,8 @@ def _row(one: Measured) -> Mapping[str, str]:
         "row": one.row.label,
         "recipe": one.row.recipe.name if one.row.recipe else "",
         "paper AP": f"{paper['ap']:.1f}",
+        "paper AP50": f"{paper['ap50']:.1f}" if "ap50" in paper else "",
+        "paper AP75": f"{paper['ap75']:.1f}" if "ap75" in paper else "",
         "AP": _over_seeds([100 * o.metrics["ap"] for o in one.outcomes], digits=1),
         "AP50": _over_seeds([100 * o.metrics["ap50"] for o in one.outcomes], digits=1),
         "AP75": _over_seeds([100 * o.metrics["ap75"] for o in one.outcomes], digits=1),
@@ -159,6 +169,8 @@ def _row(one: Measured) -> Mapping[str, str]:
         "95 % interval": f"{100 * comparison.low:+.2f} to {100 * comparison.high:+.2f}" if comparison else "",
         "detectable": f"{100 * comparison.resolution:.2f}" if comparison else "",
         "sign": one.verdict,
+        "paper FPS": f"{paper['fps']:.1f}" if "fps" in paper else "",
+        "paper hours": f"{paper['hours']:g}" if "hours" in paper else "",
         "forward time": f"{speed.forward:.3f}×" if speed else "",
         "training step": f"{speed.step:.3f}×" if speed else "",
     }

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from queue import Empty
 from typing import Any, TypeAlias
 
 import torch
@@ -28,6 +29,7 @@ from gfocal.model import load_model
 from gfocal.progress import ProgressBar
 from gfocal.testing import detect
 from gfocal.training.run import train
+from gfocal.training.state import NAME as STATE
 
 EVALUATION_BATCH = 16
 
@@ -41,6 +43,11 @@ class Plan:
     folder: Path
     steps: int | None = None
     device: str | None = None
+
+    @property
+    def home(self) -> Path:
+        """Where all of this scale lies: runs, backbones, tables and figures."""
+        return self.folder / self.scale
 
 
 @dataclass(frozen=True)
@@ -60,8 +67,8 @@ class Run:
 class Outcome:
     """What a finished run came to.
 
-    metrics: as `Metrics.to_dict`. pcc: Pearson correlation of score and IoU at the positives. seconds: of training and
-    of evaluation. steps: of training.
+    metrics: as `Metrics.to_dict`. pcc: Pearson correlation of score and IoU at the positives. seconds: of training,
+    since it last began, and of evaluation. steps: of training.
     """
 
     metrics: dict[str, Any]
@@ -76,7 +83,7 @@ Message: TypeAlias = "tuple[Run, str | None]"
 
 def folder_of(run: Run, plan: Plan) -> Path:
     """Return where a run lies."""
-    return plan.folder / plan.scale / run.recipe.name / f"seed{run.seed}"
+    return plan.home / run.recipe.name / f"seed{run.seed}"
 
 
 def outcome_of(run: Run, plan: Plan) -> Outcome | None:
@@ -99,8 +106,10 @@ def matches_of(run: Run, plan: Plan) -> Matches:
 def perform(runs: Sequence[Run], plan: Plan, *, jobs: int = 1) -> None:
     """Train and score the runs that are not done, `jobs` of them at a time, each on its share of the cores.
 
-    UserError, once the others are through, naming those that failed.
+    One that was interrupted goes on where its state was last saved. UserError where the plan's folder holds runs on
+    other data and, once the others are through, naming those that failed.
     """
+    _claim(plan)
     once = {(run.recipe.name, run.seed): run for run in runs}
     todo = [run for run in once.values() if outcome_of(run, plan) is None]
     failed: list[str] = []
@@ -114,9 +123,22 @@ def perform(runs: Sequence[Run], plan: Plan, *, jobs: int = 1) -> None:
         raise UserError(f"{len(failed)} of {len(todo)} runs failed: {'; '.join(failed)}")
 
 
+def _claim(plan: Plan) -> None:
+    """Note in the plan's folder what data its runs are on; UserError where others are there."""
+    data = None if plan.data in (None, "scenes") else str(Path(str(plan.data)).resolve())
+    note = plan.home / "data.json"
+    there = json.loads(note.read_text(encoding="utf-8"))["data"] if note.exists() else data
+    if there != data:
+        named = "the scale's own data" if there is None else there
+        raise UserError(f"{plan.home}: holds runs on {named}: give another --out, or the same --data")
+    _write_json(note, {"data": data})
+
+
 def _prepare(todo: Sequence[Run], plan: Plan) -> None:
+    """Make the weights that the runs start from; UserError where the data has no pictures to train or to test on."""
     scale = get_scale(plan.scale)
     dataset = scale.train(plan.data)
+    scale.test(plan.data)
     for run in todo:
         scale.prepare(recipe_at_scale(run.recipe, plan, class_names=dataset.class_names), dataset)
 
@@ -135,9 +157,23 @@ def _messages(todo: Sequence[Run], plan: Plan, *, jobs: int) -> Iterator[Message
     for worker in workers:
         worker.start()
     for _ in todo:
-        yield ended.get()
+        yield _next_ended(ended, workers)
     for worker in workers:
         worker.join()
+
+
+def _next_ended(ended: Any, workers: Sequence[Any]) -> Message:
+    """Wait for the next run to end; UserError where a worker died."""
+    while True:
+        try:
+            return ended.get(timeout=1)
+        except Empty:
+            codes = [worker.exitcode for worker in workers if worker.exitcode]
+            if codes:
+                raise UserError(
+                    f"a process that trained ended with {codes[0]}, as when memory runs out: fewer --jobs need less; "
+                    "what is done stays, so repeat the command"
+                ) from None
 
 
 def _worker(queue: Any, ended: Any, plan: Plan, threads: int) -> None:
@@ -169,7 +205,7 @@ def _work(runs: Iterator[Run], plan: Plan) -> Iterator[Message]:
 
 def recipe_at_scale(recipe: Recipe, plan: Plan, *, class_names: tuple[str, ...]) -> Recipe:
     """Return what a recipe of the paper's scale is trained as."""
-    shrunk = get_scale(plan.scale).shrink(recipe, plan.folder / plan.scale / "backbones")
+    shrunk = get_scale(plan.scale).shrink(recipe, plan.home / "backbones")
     recipe = shrunk.model_copy(update={"class_names": class_names})
     if plan.steps is None:
         return recipe
@@ -182,9 +218,21 @@ def _do(run: Run, plan: Plan, train_data: Dataset, test_data: Dataset) -> None:
     recipe = recipe_at_scale(run.recipe, plan, class_names=train_data.class_names)
     start = time.monotonic()
     if not (folder / "trained.json").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        precision = get_scale(plan.scale).precision
-        train(recipe, {"train": train_data}, folder, seed=run.seed, workers=0, precision=precision, device=plan.device)
+        goes_on = (folder / STATE).exists() and read_recipe(folder / "recipe.yaml") == recipe
+        if not goes_on:
+            shutil.rmtree(folder, ignore_errors=True)
+        train(
+            recipe,
+            {"train": train_data},
+            folder,
+            seed=run.seed,
+            workers=0,
+            precision=get_scale(plan.scale).precision,
+            device=plan.device,
+            resume=goes_on,
+        )
+        if (folder / STATE).exists():
+            raise UserError("it was asked to stop: repeat the command to go on")
         _write_json(folder / "trained.json", {"seconds": time.monotonic() - start})
     training = json.loads((folder / "trained.json").read_text(encoding="utf-8"))["seconds"]
 

@@ -35,6 +35,10 @@ MINI_SCHEDULE = ScheduleConfig(
     clip_norm=10.0,
     validations=0,
 )
+MINI_NOTE = (
+    "Backbones are ResNet-18, or ResNet-34 for those deeper than ResNet-50, of half width (SSD's VGG-16 of an eighth), "
+    "and schedules are the same: rows that differ in nothing else are one model, trained again."
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class Scale:
 
     shrink: from a recipe of the paper's size, and the folder in which weights of backbones lie. prepare: makes those
     that a shrunk recipe starts from, out of the training pictures, where they are missing. train, test: open the
-    pictures of what the user named, or the scale's own where nothing was named.
+    pictures of what the user named, or the scale's own where nothing was named. note: what a table of this scale must
+    say of it.
     """
 
     shrink: Callable[[Recipe, Path], Recipe]
@@ -51,6 +56,7 @@ class Scale:
     train: Callable[[str | Path | None], Dataset]
     test: Callable[[str | Path | None], Dataset]
     precision: str | None = None
+    note: str = ""
 
 
 def mini_recipe(recipe: Recipe, folder: Path) -> Recipe:
@@ -123,7 +129,7 @@ def _coco(split: str) -> Callable[[str | Path | None], Dataset]:
 
 SCALES: Mapping[str, Scale] = {
     # in float32, so that runs of several machines can stand in one table
-    "mini": Scale(mini_recipe, _pretrain, _mini_train, _mini_test, "float32"),
+    "mini": Scale(mini_recipe, _pretrain, _mini_train, _mini_test, "float32", MINI_NOTE),
     "paper": Scale(_own_recipe, _no_preparation, _coco("train"), _coco("val")),
 }
 

@@ -53,6 +53,7 @@ def predict(
 
     Next: read the boxes from detections.jsonl, or in Python with `gfocal.load(MODEL).predict("picture.jpg")`.
     """
+    from gfocal.data.pictures import path_text
     from gfocal.errors import UserError
     from gfocal.finding import Result, Search
     from gfocal.predicting import predict_to_folder
@@ -69,7 +70,7 @@ def predict(
         if result.fault is not None:
             typer.echo(f"left out: {result.fault}", err=True)
         else:
-            typer.echo(result.line if json else f"{result.name}: {result.num_boxes} boxes")
+            typer.echo(result.line if json else f"{path_text(result.name)}: {result.num_boxes} boxes")
 
     totals = predict_to_folder(
         model,

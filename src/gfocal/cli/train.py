@@ -100,6 +100,7 @@ def train(
 
 def tell(model: Model, folder: Path) -> None:
     """Print what a run came to, in the first of its processes."""
+    from gfocal.errors import UserError
     from gfocal.testing import evaluate
     from gfocal.training.settings import read_settings
 
@@ -111,9 +112,11 @@ def tell(model: Model, folder: Path) -> None:
     settings = read_settings(folder)
     kept = "best" if (folder / "best.safetensors").exists() else "last"
     if kept == "best":
-        typer.echo(
-            evaluate(model, settings["data"], workers=settings["workers"], precision=settings["precision"]).table()
-        )
+        try:
+            scored = evaluate(model, settings["data"], workers=settings["workers"], precision=settings["precision"])
+            typer.echo(scored.table())
+        except UserError as error:  # as in training, what cannot be used is left out; the weights are there
+            typer.echo(f"not scored by class: {error}", err=True)
     typer.echo(f"weights: {folder}/{kept}.safetensors\nnext: gfocal predict {folder} PICTURES")
 
 

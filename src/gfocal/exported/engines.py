@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from gfocal.devices import choose_device, choose_precision
-from gfocal.errors import UserError
+from gfocal.errors import UserError, first_line
 from gfocal.exported.header import Header
-from gfocal.programs.openvino import compile_openvino, run_openvino
+from gfocal.programs.openvino import OpenVinoProgram
 
 Inputs = Mapping[str, npt.NDArray[Any]]
 
@@ -58,7 +58,7 @@ class OnnxRuntime(Engine):
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=[*providers, CPU])
         except Exception as error:  # each mistake in a file has a class of its own, and they have no common base
-            raise UserError(f"{path}: ONNX Runtime cannot read it ({_first_line(error)})") from error
+            raise UserError(f"{path}: ONNX Runtime cannot read it ({first_line(error)})") from error
         self.name = f"onnxruntime {onnxruntime.__version__}"
         self.header = Header.from_texts(self._session.get_modelmeta().custom_metadata_map, where=str(path))
         self._outputs = [output.name for output in self._session.get_outputs()]
@@ -88,20 +88,20 @@ class OpenVino(Engine):
         try:
             self._model = openvino.Core().read_model(path)
         except RuntimeError as error:
-            raise UserError(f"{path}: OpenVINO cannot read it ({_first_line(error)})") from error
+            raise UserError(f"{path}: OpenVINO cannot read it ({first_line(error)})") from error
         texts: dict[str, str] = {}
         if self._model.has_rt_info(SECTION):
             texts = dict(self._model.get_rt_info(SECTION).value)
         self.name = f"openvino {openvino.__version__}"
         self.header = Header.from_texts(texts, where=str(path))
-        self._compiled: dict[torch.dtype, Any] = {}
+        self._programs: dict[torch.dtype, OpenVinoProgram] = {}
 
     def run(self, inputs: Inputs, *, precision: str | None) -> dict[str, Tensor]:
         """Return the outputs by name, all but what is quantised computed in `precision`."""
         dtype = choose_precision(precision, torch.device("cpu"))
-        if dtype not in self._compiled:
-            self._compiled[dtype] = compile_openvino(self._model, dtype)
-        return run_openvino(self._compiled[dtype], inputs)
+        if dtype not in self._programs:
+            self._programs[dtype] = OpenVinoProgram(self._model, dtype)
+        return self._programs[dtype](inputs)
 
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -109,7 +109,3 @@ SECTION = "framework"
 """Of what a model of OpenVINO tells of itself: where its reader of ONNX puts the metadata of a file."""
 
 ENGINES: Mapping[str, type[OnnxRuntime] | type[OpenVino]] = {".onnx": OnnxRuntime, ".xml": OpenVino}
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -35,8 +35,8 @@ def quantize_openvino(model: Any, detector: Detector, examples: Callable[[int], 
     weights: list[npt.NDArray[Any]] = []
     with torch.no_grad():
         for level, scale in enumerate(detector.scales):
-            weight = detector.outputs_of(level).box_conv.weight.cpu()
-            weights += [weight.numpy(), scale.cpu()(weight).numpy()]
+            weight = detector.outputs_of(level).box_conv.weight
+            weights += [weight.cpu().numpy(), scale(weight).cpu().numpy()]
     nodes: list[Node] = []
     names: set[str] = set()
     for node in model.get_ordered_ops():

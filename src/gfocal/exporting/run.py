@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import platform
 import shutil
@@ -14,7 +15,7 @@ from typing import cast, get_args
 from gfocal.config import is_outside
 from gfocal.data.dataset import Dataset
 from gfocal.data.opening import open_dataset, splits_of
-from gfocal.errors import UserError, unknown
+from gfocal.errors import UserError, at_least, unknown
 from gfocal.exported import ExportedModel, load_exported
 from gfocal.exported.engines import ENGINES, OpenVino
 from gfocal.exported.header import FilePrecision, Header
@@ -44,11 +45,13 @@ def export(
 
     out: an .onnx file, or an .xml for OpenVINO, which gets a .bin beside it; the certificate is written beside it, too,
     as NAME.certificate.json. precision: "float32", "float16" or "int8", the last two but for the layers in which edges
-    become distributions; int8 needs `data`. raw: without suppression. data: what --data takes, or an open data set: the
-    first `pictures` of its split are looked at by both sides, and scored; None looks at generated scenes. size: as in
-    `Predictor.predict`, for these pictures; the file takes any. progress: called with the number of pictures compared.
+    become distributions (an .xml only stores its weights in float16); int8 needs `data`. raw: without suppression.
+    data: what --data takes, or an open data set: the first `pictures` of its split are looked at by both sides, and
+    scored; None looks at generated scenes. size: as in `Predictor.predict`, for these pictures; the file takes any.
+    progress: called with the number of pictures compared.
     UserError, and no file, where a float32 file has less than 99.5 % of the detections in common with the model, the
-    model cannot be exported as asked, or a package is missing.
+    model cannot be exported as asked, or a package is missing. Where the model finds nothing, the proof is empty: a
+    warning says so.
 
     >>> import gfocal
     >>> model = gfocal.build("gflv2_r18_mini", device="cpu")
@@ -56,9 +59,12 @@ def export(
     1.0
     """
     out = Path(out)
+    at_least("pictures", pictures, 1)
     _refuse_unknown(out, precision, data)
+    proof = out.with_suffix(".certificate.json")
+    _refuse_taken(proof, out)
     source = model.recipe.name if isinstance(model, Model) else str(model)
-    model = model if isinstance(model, Model) else load_model(model, device="cpu")
+    model = model.with_backend("torch") if isinstance(model, Model) else load_model(model, device="cpu")
     _refuse_outside(model, raw=raw)
     dataset = open_dataset("scenes", split) if data is None else open_for(model, data, split)
     pictures = min(pictures, len(dataset))
@@ -66,7 +72,11 @@ def export(
     with _folder_for(out) as folder:
         made = Path(folder) / out.name
         log.info("writing %s, which takes a minute or two", out)
-        write(model, made, header=header, dataset=_for_ranges(model, data, dataset), size=size)
+        ranges = _for_ranges(model, data, dataset) if precision == "int8" else dataset
+        try:
+            write(model, made, header=header, dataset=ranges, size=size)
+        except OSError as error:
+            raise UserError(f"{out}: cannot be written ({error.strerror})") from error
         files = _in_runtimes(made)
         score = data is not None
         measured = compare(model, files, dataset, pictures=pictures, size=size, score=score, progress=progress)
@@ -84,10 +94,12 @@ def export(
             **measured._asdict(),
         )
         _refuse_unlike(certificate, out)
-        for file in certificate.files:
+        certificate.save(made.with_name(proof.name))
+        # the certificate comes last: where it is, all that it speaks of is, too
+        proof.unlink(missing_ok=True)
+        for file in (*certificate.files, proof.name):
             with whole_or_absent(out.with_name(file)) as scratch:
                 shutil.move(made.with_name(file), scratch)
-    certificate.save(out.with_suffix(".certificate.json"))
     return certificate
 
 
@@ -101,6 +113,16 @@ def _refuse_unknown(out: Path, precision: str, data: str | Path | Dataset | None
         raise UserError("int8 is measured on pictures of the kind it is meant for: give --data")
 
 
+def _refuse_taken(proof: Path, out: Path) -> None:
+    """Raise UserError where the certificate of another file would be lost."""
+    try:
+        files = json.loads(proof.read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if out.name not in files:
+        raise UserError(f"{proof}: is the certificate of {' and '.join(files)}: give {out.name} another name")
+
+
 def _refuse_outside(model: Model, *, raw: bool) -> None:
     """Raise UserError where who loads the file would need a part that only the caller has."""
     for axis, spec in (("quality", model.recipe.quality), ("box", model.recipe.box)):
@@ -110,6 +132,10 @@ def _refuse_outside(model: Model, *, raw: bool) -> None:
 
 def _refuse_unlike(certificate: Certificate, out: Path) -> None:
     """Raise UserError where a file that should compute the same does not."""
+    if certificate.detections == 0:
+        log.warning(
+            "the model finds nothing in these pictures, so the certificate proves nothing: give --data of its kind"
+        )
     if certificate.precision == "float32" and certificate.matched < LEAST_MATCHED:
         worst = min(certificate.runtimes, key=lambda one: one.matched)
         raise UserError(

@@ -12,7 +12,7 @@ from gfocal.exported.header import Header
 from gfocal.exporting.onnx import convert_onnx, write_onnx
 from gfocal.exporting.openvino import write_openvino
 from gfocal.exporting.quantize import Inputs, quantize_onnx, quantize_openvino
-from gfocal.families import FAMILIES
+from gfocal.families import family_of
 from gfocal.model import Model
 from gfocal.programs.openvino import convert_openvino
 from gfocal.programs.tracing import trace
@@ -34,8 +34,7 @@ def write(model: Model, path: Path, *, header: Header, dataset: Dataset, size: t
         images = {"images": pad(prepared.image).numpy()}
         return images if header.content == "raw" else images | {"sizes": np.array([prepared.size])}
 
-    family = model.recipe.family
-    least_side = FAMILIES[family["name"]](**{key: value for key, value in family.items() if key != "name"}).least_side
+    least_side = family_of(model.recipe.family).least_side
     # OpenVINO stores weights in float16 itself
     half = header.precision == "float16" and path.suffix == ".onnx"
     int8 = header.precision == "int8"

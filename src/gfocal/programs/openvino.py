@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -31,17 +32,22 @@ def convert_openvino(program: ExportedProgram) -> Any:
     return model
 
 
-def compile_openvino(model: Any, dtype: torch.dtype) -> Any:
-    """Return an `openvino.Model` ready to run on the CPU, all but what is quantised in `dtype`."""
-    import openvino  # pyright: ignore[reportMissingImports]
+@final
+class OpenVinoProgram:
+    """An `openvino.Model` ready to run on the CPU, all but what is quantised in `dtype`; threads may share it."""
 
-    return openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": HINTS[dtype]})
+    def __init__(self, model: Any, dtype: torch.dtype) -> None:
+        import openvino  # pyright: ignore[reportMissingImports]
 
+        self._compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": HINTS[dtype]})
+        self._of_thread = threading.local()
 
-def run_openvino(compiled: Any, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, torch.Tensor]:
-    """Return the outputs by name of what `compile_openvino` made, in memory of their own."""
-    found = compiled(dict(inputs))
-    return {output.any_name: torch.from_numpy(np.array(value)) for output, value in found.items()}
+    def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, torch.Tensor]:
+        """Return the outputs by name, in memory of their own."""
+        if not hasattr(self._of_thread, "request"):
+            self._of_thread.request = self._compiled.create_infer_request()
+        found = self._of_thread.request.infer(dict(inputs))
+        return {output.any_name: torch.from_numpy(np.array(value)) for output, value in found.items()}
 
 
 HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}

@@ -71,7 +71,8 @@ class Sampled(nn.Module):
     places: (g, s, 2) where, as shares of the box, 0 its left or top edge and 1 its right or bottom: s samples for each
     of g inputs of the layer. reduce: how the samples of an input become one.
 
-    The layer is applied before features are read: both steps are linear, and the map has fewer channels after it.
+    The layer is applied before features are read, because the map has fewer channels after it. For the mean that makes
+    no difference, both steps being linear; before a maximum, BorderDet (Qiu et al. 2020) has its layer too.
     """
 
     def __init__(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gfocal.detector import Detector
+from gfocal.errors import first_line
 from gfocal.runtime.eager import accelerated, folded
 from gfocal.structures import Raw
 
@@ -28,7 +29,6 @@ class Compiled:
         try:
             return self._network(images)
         except RuntimeError as error:  # what PyTorch raises for all that its compilers complain of
-            reason = str(error).strip().splitlines()[0]
-            logger.warning("PyTorch cannot compile here (%s): going on without", reason)
+            logger.warning("PyTorch cannot compile here (%s): going on without", first_line(error))
             self._network = self._plain
             return self._plain(images)

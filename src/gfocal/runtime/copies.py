@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor
@@ -20,14 +20,18 @@ SAMPLE = 16
 
 @final
 class Copies:
-    """Keeps one copy of a detector for each precision that was asked for.
+    """Keeps one copy of a detector for each precision that was asked for; itself it is copied and pickled without them.
 
-    make: makes it of a detector in eval() and a dtype.
+    make: makes it of a detector, which it leaves as it is, and a dtype.
     """
 
     def __init__(self, make: Make) -> None:
         self._make = make
         self._made: dict[torch.dtype, tuple[_Stamp, Network]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # what runtimes have laid out for themselves can be neither copied nor pickled
+        return {"_make": self._make, "_made": {}}
 
     def of(self, detector: Detector, dtype: torch.dtype) -> Network:
         """Return the copy that computes in `dtype`, with the weights the detector has now."""

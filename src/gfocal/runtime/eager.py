@@ -30,18 +30,19 @@ def accelerated(detector: Detector, dtype: torch.dtype) -> Detector:
 
 @torch.no_grad()
 def folded(detector: Detector) -> tuple[Detector, list[fx.GraphModule]]:
-    """Return a copy of a detector whose norms are folded, and those of its parts that are graphs."""
+    """Return a copy of a detector in eval() whose norms are folded, and those of its parts that are graphs."""
     graphs: list[fx.GraphModule] = []
-    memo: dict[int, object] = {id(tensor): tensor for tensor in [*detector.parameters(), *detector.buffers()]}
-    for module in (detector.backbone, detector.neck):
-        graph = traced(module)
+    tensors: dict[int, object] = {id(tensor): tensor for tensor in [*detector.parameters(), *detector.buffers()]}
+    twin = copy.deepcopy(detector, tensors).eval()
+    for name in ("backbone", "neck"):
+        graph = traced(twin.get_submodule(name))
         if graph is not None:
             skip_identities(graph)
             fold_norms(graph)
             graph.recompile()
-            memo[id(module)] = graph
+            twin.set_submodule(name, graph)
             graphs.append(graph)
-    return copy.deepcopy(detector, memo), graphs
+    return twin, graphs
 
 
 def _device(module: nn.Module) -> torch.device:

@@ -31,7 +31,11 @@ def traced(network: nn.Module) -> fx.GraphModule | None:
         graph = _Tracer().trace(network)
     except Exception:  # what a network of the wild does with a stand-in for a tensor is not ours to know
         return None
-    return fx.GraphModule(network, graph)
+    module = fx.GraphModule(network, graph)
+    # tracing looks into hooks of the parts, but not into those of the whole
+    module._forward_pre_hooks.update(network._forward_pre_hooks)  # pyright: ignore[reportPrivateUsage]
+    module._forward_hooks.update(network._forward_hooks)  # pyright: ignore[reportPrivateUsage]
+    return module
 
 
 def skip_identities(graph: fx.GraphModule) -> None:

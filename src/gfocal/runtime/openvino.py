@@ -10,7 +10,7 @@ from torch import Tensor
 from gfocal.detector import Detector
 from gfocal.errors import UserError
 from gfocal.programs.graph import raw_of
-from gfocal.programs.openvino import compile_openvino, convert_openvino, run_openvino
+from gfocal.programs.openvino import OpenVinoProgram, convert_openvino
 from gfocal.programs.tracing import trace
 from gfocal.structures import Raw
 
@@ -25,9 +25,10 @@ class OpenVino:
     def __init__(self, detector: Detector, dtype: torch.dtype) -> None:
         if next(detector.parameters()).device.type != "cpu":
             raise UserError("backend 'openvino' computes on the CPU: use --device cpu, or another backend")
-        with torch.inference_mode(False):
-            self._compiled = compile_openvino(convert_openvino(trace(detector)), dtype)
+        # it is converted in float32, whatever the caller computes in; OpenVINO chooses what to do in `dtype`
+        with torch.inference_mode(False), torch.autocast("cpu", enabled=False):
+            self._run = OpenVinoProgram(convert_openvino(trace(detector)), dtype)
 
     def __call__(self, images: Tensor) -> Raw:
         """Return the raw output for images (b, 3, h, w)."""
-        return raw_of(run_openvino(self._compiled, {"images": images.contiguous().numpy()}))
+        return raw_of(self._run({"images": images.contiguous().numpy()}))

@@ -22,22 +22,35 @@ class PackedConv2d(nn.Module):
         self.weight = conv.weight.detach().to(dtype)
         self.bias = None if conv.bias is None else conv.bias.detach().to(dtype)
         self.geometry: tuple[Any, ...] = list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
+        self.kernel, self.out_channels = conv.kernel_size, conv.out_channels
         self.rectified = False
         self._layouts: dict[bytes, Tensor] = {}
         self._for_size: dict[torch.Size, Tensor] = {}
 
-    def forward(self, x: Float[Tensor, "b c h w"], other: Tensor | None = None) -> Float[Tensor, "b d h2 w2"]:
-        """Return the convolution of x, plus `other` of the result's shape where it is given."""
+    def forward(self, x: Float[Tensor, "b c h w"], other: Tensor | None = None) -> Float[Tensor, "_ d _ _"]:
+        """Return the convolution of x, plus `other` where it is given."""
         x = x.to(self.weight.dtype)
         weight = self._for_size.get(x.shape)
         if weight is None:
             weight = self._for_size[x.shape] = self._laid_out(x.shape)
         # what torch.compile makes of convolutions on a CPU; builds without oneDNN lack it
         convolve = torch.ops.mkldnn._convolution_pointwise
+        if other is not None and other.shape != self.shape_after(x.shape):
+            found = convolve(x, weight, self.bias, *self.geometry, "none", [], "") + other
+            return found.relu_() if self.rectified else found
         if other is None:
             return convolve(x, weight, self.bias, *self.geometry, "relu" if self.rectified else "none", [], "")
         other, after = other.to(x.dtype), "relu" if self.rectified else None
         return convolve.binary(x, other, weight, self.bias, *self.geometry, "add", None, after, [], "")
+
+    def shape_after(self, shape: torch.Size) -> torch.Size:
+        """Return the shape that an input of a shape is turned into."""
+        padding, stride, dilation, _ = self.geometry
+        sides = [
+            (side + 2 * padding[i] - dilation[i] * (self.kernel[i] - 1) - 1) // stride[i] + 1
+            for i, side in enumerate(shape[2:])
+        ]
+        return torch.Size((shape[0], self.out_channels, *sides))
 
     def _laid_out(self, size: torch.Size) -> Tensor:
         """Return the weight as oneDNN wants it for inputs of a size, the same tensor for the same layout."""

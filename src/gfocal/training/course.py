@@ -133,7 +133,7 @@ def make_course(
         loader=training_loader(train_data, pictures, order, workers=workers, pin_memory=pin, skip=skip),
         journal=Journal(out, logs, total_steps=total, start=step, writes=writes),
         keeper=Keeper(kept, out, patience=schedule.patience, writes=writes),
-        left_out=LeftOut(out),
+        left_out=LeftOut(out, rank=fabric.global_rank, goes_on=step > 0),
         validate=score,
         show=display,
         out=out,
@@ -158,7 +158,7 @@ def _stepper(fabric: Fabric, model: Model, *, dtype: torch.dtype, total: int, ou
         scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(schedule, total)),
         scaler=torch.amp.GradScaler(fabric.device.type, enabled=dtype is torch.float16),
         clip_norm=schedule.clip_norm,
-        guard=Guard(model, precision=_name(dtype), path=out / f"replay-{fabric.global_rank}.pt"),
+        guard=Guard(model, dtype=dtype, path=out / f"replay-{fabric.global_rank}.pt"),
     )
 
 

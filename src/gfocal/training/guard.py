@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import final
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 
 from gfocal.data.collate import Batch
+from gfocal.devices import autocast
+from gfocal.distributed import mean_over_ranks, wait_for_all
 from gfocal.errors import UserError
 from gfocal.model import Model
 from gfocal.training.state import save_tensors
@@ -21,19 +24,20 @@ FORMAT = "gfocal-replay-1"
 class Guard:
     """Looks at the losses of a step before the weights move.
 
-    On a GPU the look waits for the forward pass alone: the backward pass is queued behind it and goes on meanwhile.
-    precision: what the step is done in. path: the file to write on failure.
+    A loss of any process ends all of them, because what it does to the gradients reaches all of them. On a GPU the look
+    waits for the forward pass alone: the backward pass is queued behind it and goes on meanwhile. dtype: what the step
+    is done in. path: the file that this process writes on failure.
     """
 
-    def __init__(self, model: Model, *, precision: str, path: Path) -> None:
+    def __init__(self, model: Model, *, dtype: torch.dtype, path: Path) -> None:
         self.model = model
-        self.precision = precision
+        self.dtype = dtype
         self.path = path
         self._flags: list[tuple[Tensor, torch.cuda.Event | None]] = []
 
     def watch(self, total: Tensor) -> None:
-        """Take note of whether the loss of a batch is finite, without waiting for it."""
-        finite = torch.isfinite(total.detach())
+        """Take note of whether the loss of a batch is finite in all processes, without waiting for it."""
+        finite = mean_over_ranks(torch.isfinite(total.detach()).float()) == 1
         if not finite.is_cuda:
             self._flags.append((finite, None))
             return
@@ -50,15 +54,19 @@ class Guard:
             if event is not None:
                 event.synchronize()
             if not flag:
-                raise self._failure(batch, step)
+                failure = self._failure(batch, step)
+                wait_for_all()  # the first process to end may take the others with it
+                raise failure
 
     def _failure(self, batch: Batch, step: int) -> UserError:
         terms = self._terms(batch)
+        if all(map(math.isfinite, terms.values())):
+            return UserError(f"step {step}: the loss is not finite in another process, which says more")
         names = ", ".join(batch.names[:8]) + (f" and {len(batch) - 8} more" if len(batch) > 8 else "")
         shown = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
         spoilt = [name for name, value in self.model.detector.named_parameters() if not value.isfinite().all()]
         cause = f"; the weights are not finite either, since the step before: {spoilt[0]}" if spoilt else ""
-        write_replay(self.path, self.model, batch, step=step, precision=self.precision)
+        write_replay(self.path, self.model, batch, step=step, precision=str(self.dtype).removeprefix("torch."))
         return UserError(
             f"step {step}: the loss is not finite ({shown}) on {names}{cause}. `gfocal train --replay {self.path}` "
             "does the step again and says where it starts; a lower learning rate, `clip_norm` or --precision float32 "
@@ -67,7 +75,8 @@ class Guard:
 
     @torch.no_grad()
     def _terms(self, batch: Batch) -> Mapping[str, float]:
-        losses = self.model.criterion(self.model.detector(batch.images), batch.truths)
+        with autocast(self.dtype, batch.images.device):
+            losses = self.model.criterion(self.model.detector(batch.images), batch.truths)
         return {name: loss.item() for name, loss in losses.items()}
 
 

@@ -41,6 +41,8 @@ class Journal:
         self._waited = self._worked = 0.0
         self._loss = self._ap = ""
         self._rows = _rows_until(self.path, start) if writes and start else []
+        if self._rows:
+            self._rewrite()
 
     def __enter__(self) -> Journal:
         if self.writes:
@@ -114,4 +116,5 @@ def _rows_until(path: Path, step: int) -> list[dict[str, str]]:
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+        rows = [row for row in csv.DictReader(file) if None not in row.values()]  # the last may be cut short
+        return [row for row in rows if int(row["step"]) <= step]

@@ -20,12 +20,16 @@ SHOWN = 3
 
 @final
 class LeftOut:
-    """Lists each fault once in left_out.csv (kind, where, what) and tells the first few of each kind."""
+    """Lists each fault once in left_out.csv (kind, where, what) and tells the first few of each kind.
 
-    def __init__(self, out: Path) -> None:
-        self.path = out / "left_out.csv"
-        self._known: set[Fault] = set()
-        self._counts: Counter[str] = Counter()
+    rank: of this process; all but the first have a file of their own, left_out-RANK.csv. goes_on: whether the file is
+    of a former part of this run.
+    """
+
+    def __init__(self, out: Path, *, rank: int = 0, goes_on: bool = False) -> None:
+        self.path = out / (f"left_out-{rank}.csv" if rank else "left_out.csv")
+        self._known = set(_listed(self.path)) if goes_on else set()
+        self._counts = Counter(fault.kind for fault in self._known)
 
     def note(self, faults: Iterable[Fault]) -> None:
         """Take in faults, known ones or new."""
@@ -41,6 +45,7 @@ class LeftOut:
                 logger.warning("left out: more of this kind are listed in %s", self.path)
         try:
             new = not self.path.exists()
+            self.path.parent.mkdir(parents=True, exist_ok=True)  # on another machine there is none yet
             with self.path.open("a", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerows([("kind", "where", "what")] if new else [])
@@ -52,3 +57,11 @@ class LeftOut:
         """Return one line, empty where nothing was left out."""
         counts = ", ".join(f"{count} {kind}" for kind, count in sorted(self._counts.items()))
         return f"left out of the training: {counts} (listed in {self.path})" if counts else ""
+
+
+def _listed(path: Path) -> list[Fault]:
+    """Return what a file lists."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [Fault(**row) for row in csv.DictReader(file) if None not in row.values()]  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from gfocal.analysis.doctor.clipping import MUCH, clipped_targets, has_bins
 from gfocal.boxrep import BoxRepresentation
@@ -20,8 +21,8 @@ from gfocal.data.dataset import Dataset
 from gfocal.data.faults import Faults
 from gfocal.data.opening import open_dataset, splits_of
 from gfocal.devices import choose_device, choose_precision, settle
-from gfocal.errors import UserError
-from gfocal.files import whole_or_absent
+from gfocal.errors import UserError, first_line, shortened
+from gfocal.files import forget_scratch, whole_or_absent
 from gfocal.model import Model, build
 from gfocal.quality import Quality
 from gfocal.recipes import get_recipe
@@ -31,7 +32,7 @@ from gfocal.training.logs import check_loggers
 from gfocal.training.loop import follow
 from gfocal.training.settings import STARTS, Settings, batch_for, read_settings, resolve
 from gfocal.training.state import NAME as STATE
-from gfocal.training.state import forget_unfinished, load_state_of
+from gfocal.training.state import load_state_of
 from gfocal.weights import Weights, open_weights
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ def train(
     devices: int = 1,
     nodes: int = 1,
 ) -> Model:
-    """Train a recipe on a data set and return the model with its best weights.
+    """Train a recipe on a data set and return the model with its best weights, or its last where nothing is validated.
 
     recipe: name, YAML file or Recipe; its classes become the data set's. data: what --data takes, or open data sets
     by split; "train" is learnt, "val", where there is one, validated. out: the run's folder, made new: recipe.yaml,
@@ -134,7 +135,8 @@ def train(
             _warn_of_clipping(train_data, model.recipe)
             _begin(out, model.recipe, settings)
         if fabric.is_global_zero:
-            forget_unfinished(out)
+            for name in (STATE, "best.safetensors", "last.safetensors"):
+                forget_scratch(out / name)
         fabric.barrier()
         course = make_course(
             fabric,
@@ -148,16 +150,18 @@ def train(
         )
         if state is not None:
             course.load_state(state)
-        course.left_out.note(faults.found)
+        if fabric.is_global_zero:
+            course.left_out.note(faults.found)
         finished = follow(course)
         fabric.barrier()
     if fabric.is_global_zero and (summary := course.left_out.summary()):
         logger.warning(summary)
     if finished and fabric.is_global_zero:
         (out / STATE).unlink(missing_ok=True)
-    best = out / "best.safetensors"
-    if finished and best.exists():
-        load_state(model.detector, read_weights(best)[1], where=str(best))
+    if finished:
+        files = [path for path in (out / "best.safetensors", out / "last.safetensors") if path.exists()]
+        for path in files[:1]:  # none on another machine than the one that writes
+            load_state(model.detector, read_weights(path)[1], where=str(path))
     model.detector.to(fabric.device).eval()
     return model
 
@@ -177,12 +181,15 @@ def resume(out: str | Path) -> Model:
 def _fabric(where: torch.device, settings: Settings) -> Fabric:
     many = settings.processes > 1
     one_device = ":" in str(where)
-    return Fabric(
-        accelerator=where.type,
-        devices=[where.index] if one_device and not many else settings.devices,
-        num_nodes=settings.nodes,
-        strategy="ddp" if many else "auto",
-    )
+    try:
+        return Fabric(
+            accelerator=where.type,
+            devices=[where.index] if one_device and not many else settings.devices,
+            num_nodes=settings.nodes,
+            strategy="ddp" if many else "auto",
+        )
+    except MisconfigurationException as error:
+        raise UserError(f"--devices {settings.devices}: {first_line(error)}") from error
 
 
 def _warn_of_clipping(dataset: Dataset, recipe: Recipe) -> None:
@@ -238,6 +245,11 @@ def _open(data: str | Path | Mapping[str, Dataset], faults: Faults) -> tuple[Dat
         validated = open_dataset(data, "val", faults=faults) if "val" in splits_of(data) else None
     if not len(learnt):
         raise UserError(f"{data}: its train split holds no picture")
+    if validated is not None and validated.class_names != learnt.class_names:
+        raise UserError(
+            f"{data}: its splits must have the same classes in the same order, but train has "
+            f"{shortened(', '.join(learnt.class_names))}, and val has {shortened(', '.join(validated.class_names))}"
+        )
     return learnt, validated
 
 

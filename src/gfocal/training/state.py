@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from gfocal.errors import UserError
+from gfocal.errors import UserError, first_line
 from gfocal.files import whole_or_absent
 
 FORMAT = "gfocal-run-1"
@@ -45,12 +45,6 @@ def load_state_of(out: Path) -> dict[str, Any]:
     return state
 
 
-def forget_unfinished(out: Path) -> None:
-    """Remove what a writer that was killed left behind of a state; none may be at work."""
-    for scratch in out.glob(f".{NAME}.*"):
-        scratch.unlink(missing_ok=True)
-
-
 def read_tensors(path: Path) -> dict[str, Any]:
     """Read a file of `save_tensors`; UserError where it is missing, broken or holds code."""
     try:
@@ -58,5 +52,5 @@ def read_tensors(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # a damaged archive makes the reader raise nearly anything
-        raise UserError(f"{path}: not a file of gfocal, or cut short ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{path}: not a file of gfocal, or cut short ({first_line(error)})") from error
     return content if isinstance(content, dict) else {}

@@ -25,7 +25,7 @@ from gfocal.data.collate import learnable, pad_size
 from gfocal.data.dataset import Dataset
 from gfocal.data.resizing import resized_size
 from gfocal.errors import UserError
-from gfocal.families import FAMILIES, Family
+from gfocal.families import Family, family_of
 from gfocal.priors import Anchors
 from gfocal.structures import GroundTruth, Match, Priors
 
@@ -109,9 +109,7 @@ def clipped_targets(dataset: Dataset, recipe: Recipe, *, pictures: int | None = 
             "recipe with box 'general'"
         )
     box = General(**{key: value for key, value in recipe.box.items() if key != "name"})
-    family = FAMILIES[str(recipe.family["name"])](
-        **{key: value for key, value in recipe.family.items() if key != "name"}
-    )
+    family = family_of(recipe.family)
     views = _views(dataset, recipe.pictures, pictures)
     n, limit = box.width - 1, (box.width - 1) * box.delta
     batches = _batches(views)

@@ -35,12 +35,13 @@ __all__ = ["FIGURES", "Drawing", "Figure", "Material", "reproduce_figure"]
 def reproduce_figure(
     name: str, plan: Plan, *, seed: int = 0, jobs: int = 1, models: Sequence[str] = ()
 ) -> tuple[Path, Path]:
-    """Draw a figure of the papers, write NAME.png, and NAME.csv with the numbers behind it, into the plan's folder.
+    """Draw a figure of the papers, write NAME.png, and NAME.csv with the numbers behind it, into the plan's home.
 
     Returned are both paths. What it is drawn from is trained first, in the folders that the tables use, unless it is
     there or `models` names it. seed: of the runs, and of what is drawn at random. jobs: runs at once. models: run
-    folders or files of weights, one for each recipe of the figure, in their order. UserError for an unknown figure or
-    scale, models that are too few, too many or of another kind, and runs that failed.
+    folders or files of weights, one for each recipe of the figure, in their order, and called so in it. UserError for
+    an unknown figure or scale, models that are too few, too many or without what the figure shows, and runs that
+    failed.
     """
     if name not in FIGURES:
         raise unknown("figure", name, FIGURES)
@@ -50,7 +51,7 @@ def reproduce_figure(
     opened = scale.test(plan.data) if figure.needs_data else None
     if runs:
         perform(runs, plan, jobs=jobs)
-    png, table = plan.folder / f"{name}.png", plan.folder / f"{name}.csv"
+    png, table = plan.home / f"{name}.png", plan.home / f"{name}.csv"
     # the settings of matplotlib are the process's: they are put back
     with rc_context(STYLE):
         write(figure.draw(Material(sources, runs, opened, plan, seed)), png=png, table=table)

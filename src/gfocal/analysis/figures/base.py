@@ -52,6 +52,10 @@ class Material:
         assert self.dataset is not None
         return self.dataset
 
+    def label(self, index: int, usual: str) -> str:
+        """Return a model's name in the figure: `usual` where it was trained for it, else what the user named."""
+        return usual if self.runs else str(self.sources[index])
+
     def model(self, index: int) -> Model:
         """Load a model; UserError where its classes are not those of the pictures."""
         model = load_model(self.sources[index], device=self.plan.device)

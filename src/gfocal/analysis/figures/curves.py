@@ -22,9 +22,9 @@ def quality_losses(material: Material) -> Drawing:
     sheet, (axes,) = sheet_of(1, 1, width=5.0, height=3.6)
     rows: list[tuple[str, int, float, float]] = []
     highest = 0.0
-    models = zip(("GFL V1", "GFL V2"), material.sources, (BLUE, VERMILION), ("-", "--"), strict=True)
-    for name, source, colour, dash in models:
-        steps, losses = losses_of(source)
+    for index, (usual, colour, dash) in enumerate((("GFL V1", BLUE, "-"), ("GFL V2", VERMILION, "--"))):
+        name = material.label(index, usual)
+        steps, losses = losses_of(material.sources[index])
         smooth = smoothed(losses)
         axes.plot(steps, losses, color=colour, linewidth=0.6, alpha=0.3)
         axes.plot(steps, smooth, color=colour, linestyle=dash, label=name)

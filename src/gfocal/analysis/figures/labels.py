@@ -138,7 +138,11 @@ def histograms_of_labels(material: Material) -> Drawing:
         shares = counts / max(len(labels), 1)
         low = float((labels < 0.2).double().mean()) if len(labels) else 0.0
         axes.bar(edges[:-1], 100 * shares, width=0.046, align="edge", color=colour)
-        axes.set(title=f"{name} labels: {100 * low:.1f} % below 0.2", xlabel=f"{name} label of a positive", xlim=(0, 1))
+        axes.set(
+            title=f"{name} labels: {100 * low:.1f} % below 0.2",
+            xlabel=f"{name} label of a positive, test pictures",
+            xlim=(0, 1),
+        )
         rows += [
             (name, *row)
             for row in zip(edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), shares.tolist(), strict=True)

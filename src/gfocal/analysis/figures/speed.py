@@ -57,7 +57,7 @@ def _speed_and_accuracy(material: Material, table: str) -> Drawing:
     _draw(left, here)
     device = "GPU" if torch.cuda.is_available() and material.plan.device != "cpu" else "CPU"
     left.set(
-        title=f"Measured here: scale {material.plan.scale}, {device}",
+        title=f"Measured here: {_scale_of(material)}, {device}",
         xlabel="time a picture: forward and post-processing (ms)",
         ylabel="AP on the test pictures (%)",
     )
@@ -96,8 +96,17 @@ def measured(rows: Sequence[Row], material: Material) -> list[Point]:
     times = milliseconds(models, material)
     points: list[Point] = []
     for index, (row, model, time_of) in enumerate(zip(rows, models, times, strict=True)):
-        points.append(Point(*_method_and_backbone(row.label), time_of, 100 * _ap(index, model, material), True))
+        method, backbone = _method_and_backbone(row.label)
+        points.append(Point(method, material.label(index, backbone), time_of, 100 * _ap(index, model, material), True))
     return points
+
+
+def _scale_of(material: Material) -> str:
+    """Return what was measured: the user's models, or the scale's, whose backbones may be others than rows say."""
+    if not material.runs:
+        return "the models named"
+    small = material.plan.scale == "mini"
+    return "ResNet-18 for R-50, ResNet-34 for the rest" if small else f"scale {material.plan.scale}"
 
 
 def _ap(index: int, model: Model, material: Material) -> float:

@@ -68,6 +68,7 @@ def before_and_after_suppression(material: Material) -> Drawing:
     costs over all objects that both found stands above.
     """
     first, second = (candidates_of(material.model(index), material) for index in (0, 1))
+    names = [material.label(index, usual) for index, usual in enumerate(MODELS)]
     both = [key for key in first if key in second]
     order = sorted(both, key=lambda key: first[key].lost - second[key].lost, reverse=True)[:OBJECTS]
     if not order:
@@ -78,19 +79,20 @@ def before_and_after_suppression(material: Material) -> Drawing:
             pair = panels[4 * row + 2 * column : 4 * row + 2 * column + 2]
             _draw_object(pair, key, found, material=material)
     for axes, text in zip(
-        panels, [f"{name}, {when} NMS" for name in MODELS for when in ("before", "after")], strict=False
+        panels, [f"{name}, {when} NMS" for name in names for when in ("before", "after")], strict=False
     ):
         axes.set_title(text)
     means = [sum(found[key].lost for key in both) / len(both) for found in (first, second)]
     sheet.suptitle(
-        f"Top {TOP} scores (IoU with the true box, white) of the objects where V1 loses most against V2.\n"
+        f"Top {TOP} scores (IoU with the true box, white) of the objects where the first loses most against the second."
+        "\n"
         f"Over all {len(both)} objects suppression costs "
-        + " and ".join(f"{mean:.4f} IoU ({name})" for mean, name in zip(means, MODELS, strict=True)),
+        + " and ".join(f"{mean:.4f} IoU ({name})" for mean, name in zip(means, names, strict=True)),
         fontsize=9.5,
     )
     rows = [
         (name, *key, rank, score, iou, int(rank in found[key].kept), found[key].lost, mean, *box)
-        for name, found, mean in zip(MODELS, (first, second), means, strict=True)
+        for name, found, mean in zip(names, (first, second), means, strict=True)
         for key in order
         for rank, (score, iou, box) in enumerate(zip(found[key].scores, found[key].iou, found[key].boxes, strict=True))
     ]

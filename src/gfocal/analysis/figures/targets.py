@@ -35,7 +35,7 @@ def histogram_of_targets(material: Material) -> Drawing:
     text = f"n = {REACH}\n{100 * beyond:.2f} % lie beyond"
     axes.text(REACH - 0.3, 0.97, text, ha="right", va="top", transform=axes.get_xaxis_transform())
     axes.set(
-        title="Regression targets under ATSS",
+        title="Regression targets under ATSS, test pictures",
         xlabel="distance from a positive location to an edge (strides)",
         ylabel="share of all edges (%)",
         xlim=(0, last),

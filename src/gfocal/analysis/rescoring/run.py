@@ -73,6 +73,9 @@ def rescore(
         raise UserError(f"{len(pairs)} pictures are too few for {folds} folds: give at least {2 * folds}")
     if any(found.edges is None for _, found in pairs):
         raise UserError("this detector has no edge distributions to read a quality from: give one with box 'general'")
+    bins = min(found.edges.positions.shape[-1] for _, found in pairs if found.edges is not None)
+    if top_k > bins:
+        raise UserError(f"--top-k: an edge of this detector has {bins} probabilities, {top_k} were asked for")
 
     def fit(part: Pairs) -> Rescorer:
         return fit_rescorer(part, top_k=top_k, hidden=hidden, seed=seed)
