@@ -21,7 +21,7 @@ def test_the_gpu_is_taken_where_there_is_one() -> None:
 
 def test_a_named_device_is_taken() -> None:
     assert choose_device("cpu") == CPU
-    assert choose_device(CPU) is CPU
+    assert choose_device(CPU) == CPU
 
 
 @without_cuda

@@ -208,7 +208,7 @@ def test_a_backbone_has_nothing_to_learn_from_pictures_without_boxes(tmp_path: P
     class Empty(Scenes):
         def truth(self, index: int) -> Truth:
             truth = super().truth(index)
-            return replace(truth, boxes=truth.boxes[:0], labels=truth.labels[:0], crowd=truth.crowd[:0])
+            return Truth(truth.image_id, truth.name, truth.size, truth.boxes[:0], truth.labels[:0], truth.crowd[:0])
 
     config = get_scale("mini").shrink(get_recipe("gfl_r50_fpn_1x"), tmp_path).backbone
     with pytest.raises(UserError, match="no box in its training pictures"):

@@ -38,7 +38,7 @@ def test_openvino_finds_the_same_in_pictures_of_any_size(run) -> None:
     assert isinstance(plain, Model)
     other = plain.with_backend("openvino")
     for size in ((64, 64), (96, 70), (50, 130)):
-        with unchecked():
+        with unchecked(), torch.autocast("cpu", torch.bfloat16):  # which the conversion must not follow
             ours = other.predict(picture(*size))
         theirs = plain.predict(picture(*size))
         assert len(theirs)
@@ -51,9 +51,6 @@ def test_openvino_finds_the_same_in_pictures_of_any_size(run) -> None:
     with ThreadPoolExecutor(3) as threads:
         again = list(threads.map(lambda _: other.predict(picture(50, 130)).scores, range(12)))
     assert all(torch.equal(scores, ours.scores) for scores in again)
-    with unchecked():
-        half = other.predict(picture(50, 130), precision="bfloat16")
-    assert half.scores[0] == pytest.approx(float(ours.scores[0]), abs=0.02)
 
 
 def test_without_a_compiler_prediction_goes_on(run, monkeypatch, caplog) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import operator
-
 import pytest
 import torch
 from torch import Tensor, fx, nn
 
 from gfocal.nn.backbone import create_backbone, freeze_norms, make_deformable
-from gfocal.nn.fpn import FPN
 from gfocal.runtime.fusing import NORMS, fold_norms, fuse_activations, fuse_additions, skip_identities, traced
 from gfocal.runtime.packing import PackedConv2d, pack
 
@@ -148,9 +145,3 @@ def test_what_is_added_may_be_of_another_shape(*, rectified: bool) -> None:
                 expected = conv(x) + other
                 found = packed(x, other)
                 torch.testing.assert_close(found, expected.relu() if rectified else expected, rtol=1e-5, atol=1e-5)
-
-
-def test_additions_of_the_pyramid_are_part_of_its_convolutions() -> None:
-    with torch.no_grad():
-        graph = fused(FPN([8, 16, 32], 24).eval())
-    assert not [node for node in graph.graph.nodes if node.op == "call_function" and node.target is operator.add]

@@ -41,8 +41,7 @@ class FPN(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Return the levels, finest first, of features (b, c, h, w), finest first."""
-        # by index, because a graph of this can only be traced so
-        merged = [lateral(features[i]) for i, lateral in enumerate(self.lateral)]
+        merged = [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
         for i in range(len(merged) - 1, 0, -1):
             upper = F.interpolate(merged[i], size=features[i - 1].shape[-2:], mode="nearest")
             merged[i - 1] = merged[i - 1] + upper
