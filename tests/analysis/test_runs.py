@@ -19,6 +19,7 @@ from gfocal.analysis import pretraining, scales
 from gfocal.analysis.reproduction import reproduce_table
 from gfocal.analysis.runs import Plan, Run, _next_ended, folder_of, matches_of, outcome_of, perform, recipe_at_scale
 from gfocal.analysis.scales import get_scale
+from gfocal.cli.__main__ import main
 from gfocal.config import read_recipe
 from gfocal.data.scenes import CLASS_NAMES, Scenes
 from gfocal.errors import UserError
@@ -130,9 +131,12 @@ def test_a_table_is_trained_once_and_written_with_its_comparison(
     assert len(weights) == 4
     times = [path.stat().st_mtime_ns for path in weights]
     capsys.readouterr()
-    table()
+    options = ["--out", str(tmp_path), "--steps", "1", "--seeds", "2", "--row", "QFL"]
+    main(["reproduce", "v1-table3", *options])
+    said = capsys.readouterr()
+    assert said.out.strip() == (tmp_path / "mini" / "v1-table3.md").read_text().strip()
     assert [path.stat().st_mtime_ns for path in weights] == times
-    assert "training" not in capsys.readouterr().err
+    assert "training" not in said.err
 
 
 def test_runs_of_one_seed_share_what_they_have_in_common(performed: tuple[Plan, list[Run]]) -> None:

@@ -54,7 +54,7 @@ def reproduce(
         typer.echo("\n".join(f"{one:<12} {title}" for one, title in titles.items()))
     elif name in TABLES:
         reproduce_table(name, plan, seeds=range(seeds), jobs=jobs, rows=row)
-        typer.echo((out / f"{name}.md").read_text(encoding="utf-8"))
+        typer.echo((plan.home / f"{name}.md").read_text(encoding="utf-8"))
     elif name in FIGURES:
         for path in reproduce_figure(name, plan, jobs=jobs, models=model or ()):
             typer.echo(path)
