@@ -147,6 +147,7 @@ def _settings(model: str | Path, search: Search) -> dict[str, object]:
 
 
 def _digest(model: str | Path) -> str:
-    """Return the SHA-256 of the file that a model is loaded from."""
+    """Return the SHA-256 of the file that a model is loaded from, and of the .bin that an .xml goes with."""
     path = Path(model) if Path(model).is_file() else weights_file(model)
-    return f"sha256:{sha256_of_file(path)}"
+    files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    return "sha256:" + "+".join(sha256_of_file(file) for file in files if file.exists())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gfocal.analysis.calibration import calibration_report, conformal_quantile, fit_calibration, fit_temperatures
 from gfocal.analysis.calibration.box_metrics import box_coverage
-from gfocal.analysis.calibration.calibrating import calibrated, coverage_over_splits, random_part
+from gfocal.analysis.calibration.calibrating import calibrate, calibrated, coverage_over_splits, random_part
 from gfocal.analysis.calibration.classification import detection_error, localisation_error, score_reliability
 from gfocal.analysis.calibration.edge_metrics import (
     calibration_error,
@@ -300,3 +300,8 @@ def test_nothing_to_fit_is_refused():
 
 def test_calibration_error_of_the_worst():
     assert calibration_error(np.zeros((10, 4))) == pytest.approx(0.5)
+
+
+def test_splits_are_of_one_split() -> None:
+    with pytest.raises(UserError, match="--splits parts one split anew each time"):
+        calibrate("nowhere", "scenes", splits=2, fit_split="train")

@@ -78,6 +78,8 @@ def calibrate(
         raise unknown("spread", str(spread), get_args(Spread))
     if not 0 < fit_share < 1:
         raise UserError(f"the share of pictures to fit on must lie between 0 and 1, got {fit_share}")
+    if splits > 1 and fit_split is not None:
+        raise UserError("--splits parts one split anew each time: it goes without --fit-split")
     loaded = None if is_heads(model) else model if isinstance(model, Model) else load_model(model)
     seeing = {"size": size, "batch": batch, "workers": workers, "precision": precision}
 
@@ -97,7 +99,7 @@ def calibrate(
     report = calibration_report(
         fitted, tested, class_names, pictures=counts, iou=iou, same_class=same_class, spread=spread, least=least
     )
-    if splits > 1 and fit_split is None:
+    if splits > 1:
         parts = [random_part(found.num_pictures, fit_share, seed=seed + place) for place in range(splits)]
         repeated = coverage_over_splits(found, class_names, parts, spread=spread, least=least, iou=iou)
         report = replace(report, repeated=repeated, splits=splits)
