@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import final
@@ -33,35 +32,36 @@ class Guard:
         self.model = model
         self.dtype = dtype
         self.path = path
-        self._flags: list[tuple[Tensor, torch.cuda.Event | None]] = []
+        self._flags: list[tuple[Tensor, Tensor, torch.cuda.Event | None]] = []
 
     def watch(self, total: Tensor) -> None:
         """Take note of whether the loss of a batch is finite in all processes, without waiting for it."""
-        finite = mean_over_ranks(torch.isfinite(total.detach()).float()) == 1
+        own = torch.isfinite(total.detach())
+        finite = mean_over_ranks(own.float()) == 1
         if not finite.is_cuda:
-            self._flags.append((finite, None))
+            self._flags.append((own, finite, None))
             return
         flag = torch.empty((), dtype=torch.bool, pin_memory=True)
         flag.copy_(finite, non_blocking=True)
         event = torch.cuda.Event()
         event.record()
-        self._flags.append((flag, event))
+        self._flags.append((own, flag, event))
 
     def check(self, batches: Sequence[Batch], step: int) -> None:
         """Raise UserError where a loss since the last check was not finite, with a file that reproduces it."""
         flags, self._flags = self._flags, []
-        for batch, (flag, event) in zip(batches, flags, strict=True):
+        for batch, (own, flag, event) in zip(batches, flags, strict=True):
             if event is not None:
                 event.synchronize()
             if not flag:
-                failure = self._failure(batch, step)
+                terms = self._terms(batch)  # in all processes, because they add up what losses are divided by
+                elsewhere = UserError(f"step {step}: the loss is not finite in another process, which says more")
+                failure = elsewhere if own else self._failure(batch, step, terms)
                 wait_for_all()  # the first process to end may take the others with it
                 raise failure
 
-    def _failure(self, batch: Batch, step: int) -> UserError:
-        terms = self._terms(batch)
-        if all(map(math.isfinite, terms.values())):
-            return UserError(f"step {step}: the loss is not finite in another process, which says more")
+    def _failure(self, batch: Batch, step: int, terms: Mapping[str, float]) -> UserError:
+        """Write what reproduces the step and return what to say of it."""
         names = ", ".join(batch.names[:8]) + (f" and {len(batch) - 8} more" if len(batch) > 8 else "")
         shown = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
         spoilt = [name for name, value in self.model.detector.named_parameters() if not value.isfinite().all()]
