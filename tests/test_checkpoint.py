@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+import resource
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,15 @@ def test_loading_keeps_what_is_frozen_frozen(tmp_path: Path) -> None:
     assert {name: p.requires_grad for name, p in loaded.named_parameters()} == expected
     assert False in expected.values()
     assert True in expected.values()
+
+
+def test_a_full_disk_leaves_no_weights_and_one_line(tmp_path, tiny_recipe):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    parts = build_parts(tiny_recipe)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(UserError, match="cannot be written"):
+            save_weights(tmp_path / "model.safetensors", parts.detector, tiny_recipe)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []

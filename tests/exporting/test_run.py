@@ -113,3 +113,11 @@ def test_parts_from_outside_and_suppression_without_operator_are_refused(tmp_pat
     with pytest.raises(UserError, match="export with --raw"):
         gfocal.export(soft, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_certificate_of_another_file_is_not_replaced(tmp_path: Path) -> None:
+    proof = tmp_path / "model.certificate.json"
+    proof.write_text(json.dumps({"files": {"model.onnx": "0"}}))
+    with pytest.raises(UserError, match=r"is the certificate of model\.onnx: give model\.xml another name"):
+        gfocal.export("nowhere", tmp_path / "model.xml")
+    assert [path.name for path in tmp_path.iterdir()] == [proof.name]
