@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,22 +80,22 @@ def _crops(
     rng = np.random.default_rng(0)
     crops: list[Tensor] = []
     labels: list[int] = []
-    full = [index for index in range(len(dataset)) if len(learnable(dataset.truth(index))[0])]
-    if not full:
-        raise UserError("the data set has no box in its training pictures: there is nothing to learn")
-    for index in itertools.cycle(full):
-        picture, (boxes, classes) = dataset.picture(index), learnable(dataset.truth(index))
+    index = 0
+    while len(crops) < CROPS:
+        if index == len(dataset) and not crops:
+            raise UserError("the data set has no box in its training pictures: there is nothing to learn")
+        place = index % len(dataset)
+        picture, (boxes, classes) = dataset.picture(place), learnable(dataset.truth(place))
         for (left, top, right, bottom), label in zip(boxes.tolist(), classes.tolist(), strict=True):
             sides = np.array([right - left, bottom - top])
             centre = np.array([left + right, top + bottom]) / 2 + rng.uniform(-JITTER, JITTER, 2) * sides / 2
             side = sides.max() * (1 + 2 * MARGIN) * np.exp(rng.uniform(-JITTER, JITTER))
             scale = CROP_SIDE / side
-            place = np.array(
+            transform = np.array(
                 [[scale, 0, CROP_SIDE / 2 - scale * centre[0]], [0, scale, CROP_SIDE / 2 - scale * centre[1]]]
             )
-            crop = cv2.warpAffine(picture, place, (CROP_SIDE, CROP_SIDE), borderMode=cv2.BORDER_REFLECT)
+            crop = cv2.warpAffine(picture, transform, (CROP_SIDE, CROP_SIDE), borderMode=cv2.BORDER_REFLECT)
             crops.append(normalize(crop.astype(np.uint8), mean=mean, std=std))
             labels.append(label)
-        if len(crops) >= CROPS:
-            break
+        index += 1
     return torch.stack(crops[:CROPS]), torch.tensor(labels[:CROPS])

@@ -81,29 +81,33 @@ def _chosen(table: Table, rows: Sequence[str] | None) -> list[Row]:
 
 
 def _measured(rows: Sequence[Row], plan: Plan, seeds: Sequence[int]) -> list[Measured]:
-    by_label = {(row.group, row.label): row for row in rows}
+    by_label = {(row.group, row.label): (row, _outcomes(row, plan, seeds)) for row in rows}
     found: list[Measured] = []
-    for row in rows:
-        outcomes = [outcome for outcome in (_outcome(row, plan, seed) for seed in seeds) if outcome is not None]
-        baseline = None if row.baseline is None else by_label[row.group, row.baseline]
-        found.append(Measured(row, tuple(outcomes), *_compared(row, baseline, plan, seeds)))
+    for row, outcomes in by_label.values():
+        compared = None, None, None
+        if row.baseline is not None:
+            baseline, theirs = by_label[row.group, row.baseline]
+            compared = _compared(row, baseline, plan, [seed for seed in outcomes if seed in theirs])
+        found.append(Measured(row, tuple(outcomes.values()), *compared))
     return found
 
 
-def _outcome(row: Row, plan: Plan, seed: int) -> Outcome | None:
-    return None if row.recipe is None else outcome_of(Run(row.recipe, seed), plan)
+def _outcomes(row: Row, plan: Plan, seeds: Sequence[int]) -> dict[int, Outcome]:
+    """Return what came of a row, by seed, as far as it is there."""
+    if row.recipe is None:
+        return {}
+    found = {seed: outcome_of(Run(row.recipe, seed), plan) for seed in seeds}
+    return {seed: outcome for seed, outcome in found.items() if outcome is not None}
 
 
 def _compared(
-    row: Row, baseline: Row | None, plan: Plan, seeds: Sequence[int]
+    row: Row, baseline: Row, plan: Plan, seeds: Sequence[int]
 ) -> tuple[Comparison | None, float | None, Speed | None]:
-    if baseline is None or baseline.recipe is None or row.recipe is None:
-        return None, None, None
-    both = [seed for seed in seeds if _outcome(row, plan, seed) and _outcome(baseline, plan, seed)]
-    if not both:
+    """Compare a row with its baseline over the seeds that both have."""
+    if row.recipe is None or baseline.recipe is None or not seeds:
         return None, None, None
     recipes = (row.recipe, baseline.recipe)
-    ours, theirs = ([matches_of(Run(recipe, seed), plan) for seed in both] for recipe in recipes)
+    ours, theirs = ([matches_of(Run(recipe, seed), plan) for seed in seeds] for recipe in recipes)
     speed = None
     if "fps" in row.paper or "hours" in row.paper:
         ours_at_scale, theirs_at_scale = (recipe_at_scale(one, plan, class_names=one.class_names) for one in recipes)
