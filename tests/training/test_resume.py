@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
 import subprocess
 import sys
-import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import gfocal
 from gfocal.errors import UserError
@@ -37,17 +40,20 @@ def same_weights(first: Path, second: Path) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-def stop_at(folder: Path, step: int) -> threading.Thread:
-    """Send SIGTERM to this process as soon as the state of a step is on disk."""
+@contextmanager
+def stopped_at(step: int) -> Iterator[None]:
+    """Meanwhile, send SIGTERM to this process as the weights move for the given time."""
+    moves = itertools.count(1)
 
-    def wait() -> None:
-        while not (folder / "state.pt").exists() or load_state_of(folder)["step"] < step:
-            time.sleep(0.005)
-        os.kill(os.getpid(), signal.SIGTERM)
+    def stop(*_: object) -> None:
+        if next(moves) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    thread = threading.Thread(target=wait, daemon=True)
-    thread.start()
-    return thread
+    hook = register_optimizer_step_post_hook(stop)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -55,11 +61,10 @@ def test_a_run_that_was_asked_to_stop_goes_on_to_the_same_weights(long_recipe, d
     options = {"workers": 0, "device": "cpu", "batch": 2, "accumulate": accumulate, "save_every": 1}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     gfocal.train(long_recipe, data, whole, **options)
-    thread = stop_at(parts, 3)
-    gfocal.train(long_recipe, data, parts, **options)
-    thread.join()
-    assert 3 <= load_state_of(parts)["step"] < STEPS
-    assert not (parts / "best.safetensors").exists() or load_state_of(parts)["step"] >= STEPS // 3
+    with stopped_at(3):
+        gfocal.train(long_recipe, data, parts, **options)
+    assert load_state_of(parts)["step"] == 3
+    assert not (parts / "best.safetensors").exists()
     resume(parts)
     for name in ("best.safetensors", "last.safetensors"):
         assert same_weights(whole / name, parts / name)
@@ -129,9 +134,8 @@ def test_ten_kills_at_any_time_leave_no_trace(long_recipe, data, tmp_path):
 def test_a_run_of_other_settings_is_not_gone_on_with(long_recipe, data, tmp_path):
     options = {"workers": 0, "device": "cpu", "batch": 2, "save_every": 1}
     out = tmp_path / "run"
-    thread = stop_at(out, 1)
-    gfocal.train(long_recipe, data, out, **options)
-    thread.join()
+    with stopped_at(1):
+        gfocal.train(long_recipe, data, out, **options)
     with pytest.raises(UserError, match="the run began with another schedule"):
         gfocal.train(long_recipe, data, out, **options, epochs=3, resume=True)
     with pytest.raises(UserError, match="holds a run already"):
@@ -145,9 +149,8 @@ def test_where_there_is_nothing_to_resume_it_is_said(tmp_path):
 
 def test_a_state_that_was_cut_short_is_refused(long_recipe, data, tmp_path):
     out = tmp_path / "run"
-    thread = stop_at(out, 1)
-    gfocal.train(long_recipe, data, out, workers=0, device="cpu", batch=2, save_every=1)
-    thread.join()
+    with stopped_at(1):
+        gfocal.train(long_recipe, data, out, workers=0, device="cpu", batch=2, save_every=1)
     content = (out / "state.pt").read_bytes()
     (out / "state.pt").write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match=r"state\.pt: not a file of gfocal, or cut short"):
