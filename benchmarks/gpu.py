@@ -23,16 +23,20 @@ def main() -> None:
         sys.exit("no CUDA device: nothing to measure")
     for precision in ("float16", "bfloat16"):
         for batch in (1, 8, 32):
-            found = benchmark(
-                NAMES,
-                batch=batch,
-                turns=20,
-                precision=precision,
-                device="cuda",
-                backends=("torch", "compile"),
-                torchvision=True,
-            )
-            print(found.text(), flush=True)
+            try:
+                found = benchmark(
+                    NAMES,
+                    batch=batch,
+                    turns=20,
+                    precision=precision,
+                    device="cuda",
+                    backends=("torch", "compile"),
+                    torchvision=True,
+                )
+                print(found.text(), flush=True)
+            except torch.OutOfMemoryError:
+                print(f"batch {batch} in {precision}: does not fit into this GPU's memory", flush=True)
+            torch.cuda.empty_cache()
     quality_cost.main()
     sys.argv[1:] = []
     training_step.main()

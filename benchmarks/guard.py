@@ -2,7 +2,8 @@
 
     python benchmarks/guard.py [--store]
 
-Every figure is the median time of a work over that of the bare convolutions of gflv2_r18_mini at 256x320, all in turns.
+Every figure is the median time of a work over that of the bare convolutions of gflv2_r18_mini at 256x320, all in turns,
+in float32, which every machine has.
 Writes runs/bench.json; a ratio more than 1.15 times the stored one is reported. --store makes this run the stored one.
 """
 
@@ -39,7 +40,7 @@ def works() -> dict[str, Callable[[], object]]:
     prepare = v2.prepare(SIZE)
     prepared = prepare(picture)
     images = pad(prepared.image)
-    raw = v2.forward(images)
+    raw = v2.forward(images, precision="float32")
     edges = example(17, count=100)
     learning, truth = build("gfl_r18_mini", device="cpu"), truths(torch.device("cpu"))
 
@@ -47,10 +48,10 @@ def works() -> dict[str, Callable[[], object]]:
         return torch.stack(list(learning.criterion(learning.detector(images), truth).values())).sum()
 
     return {
-        "bare convolutions": bare_convolutions(v2, images),
-        "network V2": lambda: v2.forward(images),
-        "network V1": lambda: v1.forward(images),
-        "predict V2": lambda: v2.predict(picture, size=SIZE),
+        "bare convolutions": bare_convolutions(v2, images, precision="float32"),
+        "network V2": lambda: v2.forward(images, precision="float32"),
+        "network V1": lambda: v1.forward(images, precision="float32"),
+        "predict V2": lambda: v2.predict(picture, size=SIZE, precision="float32"),
         "preparing 480x640": lambda: prepare(picture),
         "post-processing": lambda: v2.postprocess(raw, [prepared.size]),
         "statistics of edges": lambda: fresh(edges).interval(0.9, kind="shortest"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distributions import any_edges, kinds, seeds
-from gfocal.edges import EdgeDistributions
+from gfocal.edges import EdgeDistributions, rows_of
 
 share = st.floats(0, 1)
 
@@ -339,3 +339,14 @@ def test_no_box_has_statistics_of_no_box() -> None:
     assert all(value.shape == (0, 4) for value in values)
     assert [value.shape for value in edges.modes()] == [(0, 4, 1)] * 2
     assert edges.sample(7).shape == (7, 0, 4)
+
+
+def test_a_tensor_of_one_number_selects_one_row() -> None:
+    assert rows_of(torch.tensor(1), 3) == slice(1, 2)
+    with pytest.raises(IndexError, match="index 1 is out of range for 1 rows"):
+        rows_of(torch.tensor(1), 1)
+
+
+def test_masks_and_tensors_of_rows_are_left_as_they_are() -> None:
+    for index in (torch.tensor([True]), torch.tensor([0]), slice(1)):
+        assert rows_of(index, 3) is index

@@ -395,7 +395,7 @@ def test_what_a_process_refuses_is_told_as_it_is() -> None:
     asking, asking_there = multiprocessing.Pipe()
     telling, telling_there = multiprocessing.Pipe(duplex=False)
     try:
-        work("nowhere", "cpu", search=SEARCH, asking=asking_there, telling=telling_there, threads=1)
+        work("nowhere", "cpu", search=SEARCH, asking=asking_there, telling=telling_there, threads=1, pictures=None)
         with pytest.raises(UserError, match="nowhere: no such file"):
             raise telling.recv()
     finally:

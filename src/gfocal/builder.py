@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gfocal.boxrep import BOXES, BoxRepresentation
-from gfocal.config import BackboneConfig, Recipe, is_outside, name_of_outside
+from gfocal.config import Recipe, is_outside, name_of_outside
 from gfocal.criterion import Criterion
 from gfocal.detector import Detector, Outputs
 from gfocal.errors import UserError
@@ -24,6 +24,7 @@ from gfocal.nn.backbone import (
     load_backbone,
     make_deformable,
     stride_in_first,
+    take_pictures,
 )
 from gfocal.postprocess import PostProcess
 from gfocal.quality import QUALITIES, Head, Quality
@@ -51,7 +52,7 @@ def build_parts(
     from weights of its backbone loads them (not wanted where a checkpoint follows). What such weights freeze is frozen
     in either case. UserError for parts that do not fit together, or weights that cannot be fetched.
     """
-    backbone = _backbone(recipe.backbone, fetch_weights=fetch_weights)
+    backbone = _backbone(recipe, fetch_weights=fetch_weights)
     family = family_of(recipe.family)
     _refuse_absent("quality", recipe.quality, quality)
     _refuse_absent("box", recipe.box, box)
@@ -84,11 +85,14 @@ def build_parts(
     return Parts(detector, Criterion(family, box, outputs[0].quality), postprocess)
 
 
-def _backbone(config: BackboneConfig, *, fetch_weights: bool) -> nn.Module:
+def _backbone(recipe: Recipe, *, fetch_weights: bool) -> nn.Module:
+    config, pictures = recipe.backbone, recipe.pictures
     pretrained = config.weights != "none"
     tagged = config.weights == "imagenet"
     backbone = create_backbone(config.name, pretrained=tagged and fetch_weights, width=config.width)
-    if pretrained and not tagged and fetch_weights:
+    if tagged and fetch_weights:
+        take_pictures(backbone, config.name, std=pictures.std, bgr=pictures.bgr)
+    elif pretrained and fetch_weights:
         load_backbone(backbone, Path(config.weights))
     if config.strides == "1x1":
         stride_in_first(backbone)

@@ -12,19 +12,21 @@ from pathlib import Path
 
 import torch
 
-from gfocal.config import Recipe
+from gfocal.config import Recipe, read_recipe
 from gfocal.data.collate import collate
 from gfocal.data.dataset import Dataset
 from gfocal.data.examples import EvaluationExamples
 from gfocal.data.opening import open_dataset
 from gfocal.devices import autocast, choose_precision
 from gfocal.draw.report import ReportPicture, write_report
+from gfocal.errors import UserError
 from gfocal.evaluation import Metrics
 from gfocal.model import build
 from gfocal.progress import ProgressBar
 from gfocal.recipes import get_recipe
 from gfocal.testing import evaluate
 from gfocal.training import train
+from gfocal.training.settings import read_settings
 
 RECIPE = "gflv2_r18_mini"
 PICTURES_SHOWN = 12
@@ -49,14 +51,15 @@ class DemoResult:
 def run_demo(out: Path, *, steps: int | None = None) -> DemoResult:
     """Train on `scenes`, evaluate on its 200 test scenes and write `out`/report.html with 12 of them.
 
-    steps: length of the training; None takes as many as this machine does in about six minutes. A former run in
-    `out` is replaced.
+    steps: length of the training; None takes as many as this machine does in about six minutes. A former
+    demonstration in `out` is replaced; UserError where it holds another run.
     """
     start = time.monotonic()
+    former = _is_demo(out)
     recipe = get_recipe(RECIPE)
     recipe = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update=SHORT_SCHEDULE)})
     steps = steps or steps_within(TRAINING_SECONDS, recipe, open_dataset("scenes", "train"))
-    if (out / "recipe.yaml").exists():
+    if former:
         shutil.rmtree(out)
     # two cores are busy with the network: a process that draws scenes meanwhile would slow both down
     model = train(recipe, "scenes", out, steps=steps, workers=0)
@@ -85,6 +88,16 @@ def run_demo(out: Path, *, steps: int | None = None) -> DemoResult:
         class_rows=[(row.name, row.ap, row.boxes) for row in metrics.classes],
     )
     return DemoResult(metrics, steps, seconds, report)
+
+
+def _is_demo(out: Path) -> bool:
+    """Return whether a folder holds a former demonstration, or nothing; UserError where it holds anything else."""
+    if not out.exists() or not any(out.iterdir()):
+        return False
+    recipe = out / "recipe.yaml"
+    if recipe.exists() and read_recipe(recipe).name == RECIPE and read_settings(out)["data"] == "scenes":
+        return True
+    raise UserError(f"{out}: holds something of yours, which a demo would replace: name another --out, or delete it")
 
 
 def steps_within(seconds: float, recipe: Recipe, dataset: Dataset) -> int:

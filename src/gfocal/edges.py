@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,13 +16,15 @@ from gfocal.histograms import Histograms, highest
 
 
 def rows_of(index: int | slice | Tensor, count: int) -> slice | Tensor:
-    """Return what selects the same rows and keeps the first dimension; IndexError for an int outside of them.
+    """Return what selects the same rows and keeps the first dimension; IndexError for one number outside of them.
 
     >>> rows_of(-1, 3)
     slice(-1, None, None)
     """
-    if not isinstance(index, int):
+    # one number may come as a tensor or an array, too
+    if isinstance(index, slice) or getattr(index, "ndim", 0):
         return index
+    index = operator.index(index)
     if not -count <= index < count:
         raise IndexError(f"index {index} is out of range for {count} rows")
     return slice(index, index + 1 or None)

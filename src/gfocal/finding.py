@@ -20,6 +20,7 @@ from gfocal.draw.videos import new_video
 from gfocal.errors import UserError
 from gfocal.files import whole_or_absent
 from gfocal.frames import Frame, Source
+from gfocal.loading import load_for
 from gfocal.model import Model
 from gfocal.predictor import Predictor
 from gfocal.structures import Detections
@@ -85,6 +86,15 @@ def find_all(model: Predictor, tasks: Iterable[Task], search: Search) -> Generat
             drawings.draw(task, frame, found)
             if task.start <= (frame.index or 0):
                 yield Result(frame.title, to_json(frame, found), len(found))
+
+
+def load_for_search(model: str | Path, search: Search, *, pictures: int | None, device: str | None) -> Predictor:
+    """Return what `gfocal.load` gives for a model, ready for a run over so many pictures (see `load_for`)."""
+    # a tile that is not resized is seen as it is
+    size = search.size or (None if search.tiling is None else search.tiling.tile)
+    return load_for(
+        model, pictures=pictures, device=device, backend=search.backend, size=size, precision=search.precision
+    )
 
 
 def _frames(tasks: Iterable[Task], search: Search) -> Generator[tuple[Task, Frame | str]]:

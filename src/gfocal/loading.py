@@ -7,6 +7,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from gfocal.boxrep import BoxRepresentation
@@ -48,12 +49,18 @@ def load(
 
 
 def load_for(
-    source: str | Path, *, pictures: int | None, device: str | torch.device | None = None, backend: str = "auto"
+    source: str | Path,
+    *,
+    pictures: int | None,
+    device: str | torch.device | None = None,
+    backend: str = "auto",
+    size: tuple[int, int] | None = None,
+    precision: str | None = None,
 ) -> Model | ExportedModel:
     """Return what `load` does, ready for a run over so many pictures; None where their number is not known.
 
     backend: "auto" takes OpenVINO where it is installed, the run is long and on a CPU, and OpenVINO is the faster one
-    in a trial of a few pictures of the recipe's size.
+    in a trial of a few pictures. size, precision: those of the run, as in `Predictor.predict`.
     """
     if backend != "auto":
         return load(source, device=device, backend=backend)
@@ -64,25 +71,24 @@ def load_for(
     other = model.with_backend("openvino")
     logger.info("%d pictures: trying whether OpenVINO is faster", pictures)
     try:
-        theirs = _trial(other)
+        theirs = _trial(other, size, precision)
     except Exception as error:  # nobody asked for OpenVINO, and what its converter cannot do is not the user's fault
         logger.info("OpenVINO cannot compute this model (%s): PyTorch it is", first_line(error))
         return model
-    ours = _trial(model)
+    ours = _trial(model, size, precision)
     chosen = other if theirs < ours else model
     logger.info("OpenVINO %.0f ms a picture, PyTorch %.0f ms: %s it is", 1e3 * theirs, 1e3 * ours, chosen.backend)
     return chosen
 
 
-def _trial(model: Model) -> float:
-    """Return the least time of three forward passes, in seconds."""
-    pictures = model.recipe.pictures
-    images = pad(torch.zeros(3, pictures.short, min(pictures.long, pictures.short * 4 // 3)))
-    model.forward(images)
+def _trial(model: Model, size: tuple[int, int] | None, precision: str | None) -> float:
+    """Return the least time of three forward passes for a picture of 640 x 480, in seconds."""
+    images = pad(model.prepare(size)(np.zeros((480, 640, 3), dtype=np.uint8)).image)
+    model.forward(images, precision=precision)
     times: list[float] = []
     for _ in range(3):
         start = time.perf_counter()
-        model.forward(images)
+        model.forward(images, precision=precision)
         times.append(time.perf_counter() - start)
     return min(times)
 

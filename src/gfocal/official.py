@@ -23,6 +23,8 @@ from gfocal.recipes.shared import COCO_CLASSES
 State: TypeAlias = "dict[str, Tensor]"
 KeyMap: TypeAlias = "Mapping[str, str]"
 
+NAME_IT = "name its recipe: gfocal convert FILE OUT.safetensors --recipe NAME"
+
 
 @dataclass(frozen=True)
 class OfficialFile:
@@ -125,7 +127,7 @@ def recipe_of_official(file: OfficialFile) -> Recipe:
     """
     state = file.state
     if any(state.get(key, torch.zeros(())).ndim != 4 for key in (V1_MARK, CLASS_KEY)):
-        raise UserError(f"{file.path}: not a GFL V1 or V2 file: name its recipe")
+        raise UserError(f"{file.path}: not a GFL V1 or V2 file: {NAME_IT}")
     version = "gflv2" if V2_MARK in state else "gfl"
     backbone = _backbone(file)
     base = next(
@@ -189,7 +191,7 @@ def _backbone(file: OfficialFile) -> BackboneConfig:
         kind = "resnet" if groups == 1 else f"{groups}x{width}d"
     name = BACKBONES.get((kind, blocks))
     if name is None:
-        raise UserError(f"{file.path}: its backbone is no ResNet, ResNeXt or Res2Net that is known: name its recipe")
+        raise UserError(f"{file.path}: its backbone is no ResNet, ResNeXt or Res2Net that is known: {NAME_IT}")
     deformable = sorted(
         {int(found[1]) for key in state if (found := re.match(r"backbone\.layer(\d)\..*conv_offset\.weight", key))}
     )

@@ -10,9 +10,8 @@ from typing import Literal, TypeAlias, get_args
 
 from gfocal.errors import UserError, unknown
 from gfocal.files import numbered, sha256_of_file
-from gfocal.finding import Result, Search, Task, find_all
+from gfocal.finding import Result, Search, Task, find_all, load_for_search
 from gfocal.frames import Source
-from gfocal.loading import load_for
 from gfocal.progress import ProgressBar
 from gfocal.results import LINES, Results
 from gfocal.sharing import devices_of, find_shared
@@ -72,10 +71,10 @@ def predict_to_folder(
     with Results(out, _settings(model, search), resume=resume, endless=live) as results:
         tasks = _tasks(sources, results.recorded, out if draw else None)
         if len(shared) > 1:
-            found = find_shared(model, shared, tasks, search)
+            found = find_shared(model, shared, tasks, search, pictures=total)
         else:
-            where = shared[0] if shared else device
-            found = find_all(load_for(model, pictures=total, device=where, backend=search.backend), tasks, search)
+            loaded = load_for_search(model, search, pictures=total, device=shared[0] if shared else device)
+            found = find_all(loaded, tasks, search)
         totals = _write(found, results, search=search, total=total, skip=on_bad_data == "skip", tell=tell)
         results.finish()
     return totals

@@ -19,8 +19,7 @@ import torch
 
 from gfocal.devices import choose_device, keep_memory
 from gfocal.errors import UserError, unknown
-from gfocal.finding import Result, Search, Task, find_all
-from gfocal.loading import load_for
+from gfocal.finding import Result, Search, Task, find_all, load_for_search
 
 PATIENCE = 5.0
 """Seconds that a process has to put away what it is doing."""
@@ -71,18 +70,22 @@ class _Worker:
         self.process.join()
 
 
-def find_shared(model: str | Path, devices: Sequence[str], tasks: Iterator[Task], search: Search) -> Generator[Result]:
+def find_shared(
+    model: str | Path, devices: Sequence[str], tasks: Iterator[Task], search: Search, *, pictures: int | None = None
+) -> Generator[Result]:
     """Yield the results of tasks, each done by the next process that is free, as they come.
 
-    model: what `gfocal.load` takes. devices: of each process. Tasks are handed out one by one, so that slow ones keep
-    nobody waiting. Closing the generator ends the processes. UserError of any process, or where one dies.
+    model: what `gfocal.load` takes. devices: of each process. pictures: how many there are in all, where known. Tasks
+    are handed out one by one, so that slow ones keep nobody waiting. Closing the generator ends the processes.
+    UserError of any process, or where one dies.
     """
     context = multiprocessing.get_context("spawn")
     workers: list[_Worker] = []
     try:
         with _deaf_to_interrupts():
             for device in devices:
-                workers.append(_started(context, str(model), device, search, num_workers=len(devices)))
+                share = None if pictures is None else pictures // len(devices)
+                workers.append(_started(context, str(model), device, search, num_workers=len(devices), pictures=share))
         yield from _collected(workers, tasks)
     finally:
         for worker in workers:
@@ -102,12 +105,15 @@ def _deaf_to_interrupts() -> Generator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _started(context: SpawnContext, model: str, device: str, search: Search, *, num_workers: int) -> _Worker:
+def _started(
+    context: SpawnContext, model: str, device: str, search: Search, *, num_workers: int, pictures: int | None
+) -> _Worker:
     asking, asking_there = context.Pipe()
     telling, telling_there = context.Pipe(duplex=False)
     # those of this process, which are no more than a container gives
     threads = max(torch.get_num_threads() // num_workers, 1)
-    arguments = {"search": search, "asking": asking_there, "telling": telling_there, "threads": threads}
+    ends = {"asking": asking_there, "telling": telling_there}
+    arguments = {"search": search, "threads": threads, "pictures": pictures, **ends}
     process = context.Process(target=work, args=(model, device), kwargs=arguments, daemon=True)
     process.start()
     # so that this end sees it when the process is gone
@@ -147,14 +153,23 @@ def _refuse_death(worker: _Worker) -> None:
         raise UserError(f"the process on {worker.device} died ({how}): see above, mend it, and go on with --resume")
 
 
-def work(model: str, device: str, *, search: Search, asking: Connection, telling: Connection, threads: int) -> None:
+def work(
+    model: str,
+    device: str,
+    *,
+    search: Search,
+    threads: int,
+    pictures: int | None,
+    asking: Connection,
+    telling: Connection,
+) -> None:
     """Be one of the processes: load the model, ask for tasks and tell what is found, until there is none left."""
     # an exception, so that no half-written drawing stays
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     torch.set_num_threads(threads)
     keep_memory()
     try:
-        loaded = load_for(model, pictures=None, device=device, backend=search.backend)
+        loaded = load_for_search(model, search, pictures=pictures, device=device)
         for result in find_all(loaded, _tasks(asking), search):
             _tell(telling, result)
     except UserError as error:

@@ -155,10 +155,11 @@ class Detections:
     """The boxes found in one picture, best score first; indexing and iteration keep all fields aligned.
 
     boxes: (n, 4) xyxy pixels. scores: (n,) in 0..1. labels: (n,) index into `class_names`. quality: (n,) in 0..1,
-    the predicted IoU where a quality is predicted apart (V2's I), else None. edges: the distributions, or None.
-    levels: (n,) the level of the pyramid that found each box, 0 for the finest, or None where there are none.
-    locations: (n,) the place among all that the detector looked at, as `Raw` numbers them, or None where boxes come
-    from several views. bands: where edges and boxes lie with stated probabilities, of a calibrated model, else None.
+    what is predicted of the box apart: V2's I, an IoU; of a quality branch what it learnt, IoU or centerness; else
+    None. edges: the distributions, or None. levels: (n,) the level of the pyramid that found each box, 0 for the
+    finest, or None where there are none. locations: (n,) the place among all that the detector looked at, as `Raw`
+    numbers them, or None where boxes come from several views. bands: where edges and boxes lie with stated
+    probabilities, of a calibrated model, else None.
     """
 
     boxes: Float[Tensor, "n 4"]

@@ -73,8 +73,8 @@ def detect_augmented(
 def evaluate(
     model: Predictor | str | Path,
     data: str | Path | Dataset,
-    *,
     split: str = "val",
+    *,
     size: tuple[int, int] | None = None,
     batch: int = 1,
     workers: int = 0,

@@ -57,7 +57,9 @@ def test_a_batch_is_told_by_the_picture(run):
 
 def test_bare_convolutions_are_those_of_the_network_each_on_its_size(run, monkeypatch):
     model = load_model(run, device="cpu")
+    model.detector.train()
     work = bare_convolutions(model, torch.zeros(1, 3, 64, 96))
+    assert model.detector.training  # as the user left it
     sizes: list[tuple[int, ...]] = []
 
     def note(x: torch.Tensor, weight: torch.Tensor, *rest: object) -> None:
@@ -104,3 +106,7 @@ def test_the_command_times_and_checks(capsys, run, tmp_path):
     code, _, err = ran(capsys, "benchmark", str(run), "--check")
     assert code == 2
     assert "give --data" in err
+    code, _, err = ran(capsys, "benchmark", str(run), "--check", "--data", "scenes", "--precision", "float32")
+    assert (code, "float32 is what --check compares with" in err) == (2, True)
+    code, _, err = ran(capsys, "benchmark", str(run), "--check", "--backend", "compile")
+    assert (code, "leave the rest out" in err) == (2, True)

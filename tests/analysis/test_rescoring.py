@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import gfocal
 from gfocal import Detections, EdgeDistributions
 from gfocal.analysis.matching import match
 from gfocal.analysis.rescoring import Rescorer, fit_rescorer, rescore
+from gfocal.analysis.rescoring.rescorer import overlap
 from gfocal.data.scenes import Scenes
 from gfocal.errors import UserError
 from gfocal.heads import HeadOutputs
@@ -51,6 +53,13 @@ def test_a_quality_that_can_be_read_raises_ap_by_more_than_noise() -> None:
     assert report.ap_gain.low > 0
     assert "AP rises by more than noise" in report.text()
     assert json.loads(json.dumps(report.to_dict()))["ap_gain_is_noise"] is False
+
+
+def test_crowds_are_no_objects_to_overlap() -> None:
+    boxes = torch.tensor([[10.0, 10.0, 50.0, 50.0], [0.0, 0.0, 100.0, 100.0]])
+    truth = Truth(1, "1.png", (100, 100), boxes, torch.tensor([0, 0]), torch.tensor([False, True]))
+    assert overlap(boxes, truth).tolist() == pytest.approx([1.0, 0.16])
+    assert overlap(boxes, replace(truth, crowd=torch.tensor([True, True]))).tolist() == [0.0, 0.0]
 
 
 def test_a_quality_that_says_nothing_is_called_noise() -> None:

@@ -6,13 +6,18 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from gfocal.analysis import pretraining, scales
@@ -178,7 +183,8 @@ def test_a_run_that_was_asked_to_stop_goes_on(tmp_path: Path, monkeypatch: pytes
     with monkeypatch.context() as patch:
         patch.setattr(scales, "Scenes", Stopping)
         with pytest.raises(UserError, match="asked to stop: repeat the command"):
-            perform([run], plan)
+            perform([run, later := Run(run.recipe, 1)], plan)
+        assert not folder_of(later, plan).exists()
     assert not (folder_of(run, plan) / "trained.json").exists()
     assert load_state_of(folder_of(run, plan))["step"] < 3
     perform([run], plan)
@@ -191,6 +197,92 @@ def test_runs_on_other_data_are_refused(performed: tuple[Plan, list[Run]], data:
     perform(runs, replace(plan, data="scenes"))
     with pytest.raises(UserError, match="holds runs on the scale's own data: give another --out"):
         perform(runs, replace(plan, data=data))
+
+
+def test_data_that_cannot_be_opened_lays_no_claim_to_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--data"):
+        perform([Run(get_recipe("gfl_r50_fpn_1x"), 0)], Plan("paper", None, tmp_path))
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_rows_that_are_one_model_at_a_scale_share_their_run(tmp_path: Path) -> None:
+    runs = [Run(get_recipe(name), 0) for name in ("gfl_r50_fpn_1x", "gfl_r50_fpn_ms2x", "gfl_r101_fpn_ms2x")]
+    at_mini, at_paper = ([folder_of(run, Plan(scale, None, tmp_path)) for run in runs] for scale in ("mini", "paper"))
+    assert at_mini[0] == at_mini[1] != at_mini[2]
+    assert len(set(at_paper)) == 3
+
+
+def test_a_folder_is_one_wherever_it_is_named_from(
+    performed: tuple[Plan, list[Run]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, runs = performed
+    monkeypatch.chdir(plan.folder)
+    assert outcome_of(runs[0], replace(plan, folder=Path())) == outcome_of(runs[0], plan) is not None
+
+
+def test_a_command_that_is_asked_to_stop_takes_its_processes_along(
+    performed: tuple[Plan, list[Run]], tmp_path: Path, data: str
+) -> None:
+    shutil.copytree(performed[0].home / "backbones", tmp_path / "mini" / "backbones")
+    options = ["--data", data, "--out", str(tmp_path), "--jobs", "2", "--steps", "5000", "--row", "QFL"]
+    code = f"from gfocal.cli.__main__ import main\nmain(['reproduce', 'v1-table3', *{options}])"
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    while len(list(tmp_path.rglob("metrics.csv"))) < 2:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.1)
+    workers = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert not any(Path("/proc", number).exists() for number in workers)
+    assert len(list(tmp_path.rglob("state.pt"))) == 2
+
+
+def test_a_run_that_another_command_did_meanwhile_is_not_done_again(tmp_path: Path) -> None:
+    plan, run = Plan("mini", None, tmp_path, steps=1), Run(get_recipe("gfl_r50_fpn_1x"), 0)
+    folder_of(run, plan).parent.mkdir(parents=True)
+    with FileLock(folder_of(run, plan).with_suffix(".lock")), ThreadPoolExecutor(1) as other:
+        waiting = other.submit(perform, [run], plan)
+        time.sleep(0.5)
+        assert not waiting.done()
+        assert not folder_of(run, plan).exists()
+        other_plan = replace(plan, folder=tmp_path / "elsewhere")
+        perform([run], other_plan)
+        shutil.copytree(folder_of(run, other_plan), folder_of(run, plan))
+        written = (folder_of(run, plan) / "last.safetensors").stat().st_mtime_ns
+    waiting.result()
+    assert (folder_of(run, plan) / "last.safetensors").stat().st_mtime_ns == written
+
+
+def test_rows_that_came_to_something_are_written_where_others_fail(tmp_path: Path) -> None:
+    plan = Plan("mini", None, tmp_path, steps=1)
+    broken = folder_of(Run(get_recipe("atss_r50_fpn_1x_joint"), 0), plan)
+    broken.parent.mkdir(parents=True)
+    broken.write_text("a file stands where the run's folder should")
+    with pytest.raises(UserError, match="1 of 2 runs failed"):
+        reproduce_table("v1-table3", plan, rows=["QFL"])
+    with (tmp_path / "mini" / "v1-table3.csv").open() as file:
+        assert [row["AP"] != "" for row in csv.DictReader(file)] == [True, False, False, False]
+
+
+def test_correlations_of_any_model_and_options_that_do_not_apply(
+    performed: tuple[Plan, list[Run]], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    plan, runs = performed
+    model = str(folder_of(runs[1], plan) / "last.safetensors")
+    main(["reproduce", "v2-table6", "--model", model, "--out", str(tmp_path)])
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "| model | positives | PCC |"
+    outcome = outcome_of(runs[1], plan)
+    assert outcome is not None
+    assert said[2].split(" | ")[2].rstrip(" |") == ("nan" if outcome.pcc is None else f"{outcome.pcc:.3f}")
+    for options in (["v1-table3", "--model", model], ["v1-fig5a", "--row", "QFL"], ["v1-fig5a", "--seeds", "2"]):
+        with pytest.raises(SystemExit):
+            main(["reproduce", *options, "--out", str(tmp_path)])
+        assert "--" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_data_set_without_pictures_to_test_on_is_refused_before_training(tmp_path: Path, data: str) -> None:

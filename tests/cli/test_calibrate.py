@@ -7,7 +7,8 @@ import pytest
 
 import gfocal
 from commands import ran
-from gfocal.data.scenes import Scenes
+from gfocal.config import BackboneConfig, HeadConfig
+from gfocal.data.scenes import CLASS_NAMES, Scenes
 from gfocal.testing import detect
 from helpers import save_eager_model
 
@@ -137,3 +138,18 @@ def test_another_split_may_be_fitted_on(capsys, heads, tmp_path):
     assert code == 0
     assert "fitted on    12 pictures with 72 matched boxes" in out
     assert "reported on  12 pictures with 72 matched boxes" in out
+
+
+def test_a_spread_is_not_predicted_without_distributions():
+    recipe = gfocal.get_recipe("gflv2_r18_mini").model_copy(
+        update={
+            "quality": {"name": "joint"},
+            "box": {"name": "dirac"},
+            "class_names": CLASS_NAMES,
+            "backbone": BackboneConfig(name="resnet10t", weights="none", width=0.25),
+            "head": HeadConfig(channels=64, depth=1),
+        }
+    )
+    model = gfocal.build(recipe, device="cpu")
+    with pytest.raises(gfocal.UserError, match=r"'dirac', which predict no spread: take --spread side"):
+        gfocal.calibrate(model, Scenes(length=4, seed=3), spread="predicted")

@@ -53,6 +53,33 @@ def test_help_answers_without_torch_and_says_what_comes_next():
     assert "gfocal demo" in done.stdout
 
 
+def test_sigterm_ends_a_command_as_an_interrupt_does(tmp_path):
+    code = (
+        "import os, signal, sys\nfrom gfocal.cli import __main__ as cli\n"
+        "def slow():\n    try:\n        os.kill(os.getpid(), signal.SIGTERM)\n        signal.pause()\n"
+        "    finally:\n        print('tidied')\n"
+        "cli.app.command('slow')(slow)\ncli.main(['slow'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "tidied\n", "")
+
+
+def test_a_demo_does_not_replace_another_run(capsys, run_folder):
+    before = sorted(path.name for path in run_folder.iterdir())
+    assert "holds something of yours" in refused(capsys, "demo", "--steps", 1, "--out", run_folder)
+    (run_folder / "recipe.yaml").write_text(gfocal.get_recipe("gflv2_r18_mini").to_yaml())
+    (run_folder / "run.json").write_text(json.dumps({"data": "mine", "loggers": []}))
+    assert "holds something of yours" in refused(capsys, "demo", "--steps", 1, "--out", run_folder)
+    for name in ("recipe.yaml", "run.json"):
+        (run_folder / name).unlink()
+    assert sorted(path.name for path in run_folder.iterdir()) == before
+
+
+def test_what_goes_alone_is_not_given_more(capsys, tmp_path):
+    assert "--workers does not go with --resume" in refused(capsys, "train", "--resume", tmp_path, "--workers", 5)
+    assert "--seed does not go with --replay" in refused(capsys, "train", "--replay", tmp_path / "a.pt", "--seed", 1)
+
+
 @pytest.mark.parametrize("verb", ["demo", "train", "evaluate", "predict", "recipes"])
 def test_each_verb_has_help_with_the_next_step(capsys, verb):
     code, out, _ = ran(capsys, verb, "--help")

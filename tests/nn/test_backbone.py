@@ -16,6 +16,7 @@ from gfocal.nn.backbone import (
     freeze_stages,
     make_deformable,
     stride_in_first,
+    take_pictures,
 )
 from gfocal.nn.dcn import DeformConv2d
 
@@ -268,3 +269,23 @@ def test_a_deformable_backbone_starts_as_the_plain_one() -> None:
 def test_a_stage_without_3x3_convolutions_is_refused() -> None:
     with torch.device("meta"), pytest.raises(UserError, match="stage 2 of the backbone has no 3x3 convolution"):
         make_deformable(create_backbone("convnext_atto"), (2,))
+
+
+# ---------------------------------------------------------------- weights and the pictures they learnt from
+
+
+def test_weights_see_pictures_as_they_learnt_them_however_those_are_normalised() -> None:
+    backbone = nn.Sequential(nn.Conv2d(3, 5, 3, bias=False)).double()
+    picture = 255 * torch.rand(1, 3, 9, 9, dtype=torch.float64)
+    means = torch.tensor([123.675, 116.28, 103.53], dtype=torch.float64)[:, None, None]
+    learnt = (picture - means) / torch.tensor([58.395, 57.12, 57.375], dtype=torch.float64)[:, None, None]
+    wanted = backbone(learnt)
+    take_pictures(backbone, "resnet50.tv_in1k", std=(58.395, 57.12, 57.375), bgr=False)
+    assert torch.equal(backbone(learnt), wanted)
+    take_pictures(backbone, "resnet50.tv_in1k", std=(1.0, 1.0, 1.0), bgr=True)
+    torch.testing.assert_close(backbone((picture - means).flip(1)), wanted)
+
+
+def test_weights_of_a_whole_backbone_are_not_for_a_narrow_one() -> None:
+    with pytest.raises(UserError, match=r"backbone\.width is 0\.5, and ImageNet weights.*--weights none"):
+        create_backbone("resnet18", pretrained=True, width=0.5)

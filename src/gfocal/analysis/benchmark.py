@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import platform
 import statistics
@@ -189,13 +190,12 @@ def bare_convolutions(model: Model, images: Tensor, *, precision: str | None = N
         noise = torch.randn(inputs[0].shape, device=inputs[0].device)
         calls.append((conv, noise.to(dtype, memory_format=torch.channels_last)))
 
-    convs = [module for module in model.detector.modules() if isinstance(module, nn.Conv2d)]
-    hooks = [conv.register_forward_pre_hook(note) for conv in convs]
-    try:
-        model.detector.eval()(images.to(model.device, memory_format=torch.channels_last))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    # of a copy, because the user's detector stays as it is, training or not
+    detector = copy.deepcopy(model.detector).eval()
+    for module in detector.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_pre_hook(note)
+    detector(images.to(model.device, memory_format=torch.channels_last))
     ready = [(conv, conv.weight.to(dtype), None if conv.bias is None else conv.bias.to(dtype), x) for conv, x in calls]
 
     def run() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -231,12 +231,50 @@ class Comparison:
     seeds: int
     pictures: int
 
-    def verdict(self, paper_difference: float) -> Literal["reproduced", "refuted", "undecided"]:
-        """Return whether the interval excludes 0 on the side of the paper's difference, on the other, or not at all."""
-        side = int(self.low > 0) - int(self.high < 0)
-        if side * paper_difference > 0:
-            return "reproduced"
-        return "refuted" if side * paper_difference < 0 else "undecided"
+    def verdict(self, paper_difference: float) -> Verdict:
+        """Return what the interval says of the paper's difference; one seed decides nothing."""
+        return _verdict(self.low, self.high, paper_difference) if self.seeds > 1 else "undecided"
+
+
+@dataclass(frozen=True)
+class Paired:
+    """How much higher our figures of the same seeds are than the baseline's: the mean and its confidence interval."""
+
+    difference: float
+    low: float
+    high: float
+
+    def verdict(self, paper_difference: float) -> Verdict:
+        """Return what the interval says of the paper's difference."""
+        return _verdict(self.low, self.high, paper_difference)
+
+
+def compare_figures(ours: Sequence[float], baseline: Sequence[float], *, level: float = 0.95) -> Paired:
+    """Return the mean difference of two figures of the same seeds, at least two, with Student's interval.
+
+    >>> one = compare_figures([0.64, 0.66], [0.60, 0.61])
+    >>> round(one.difference, 3), one.low < 0 < one.high
+    (0.045, True)
+    """
+    if len(ours) != len(baseline) or len(ours) < 2:
+        raise ValueError(f"needs the figures of the same two seeds or more, got {len(ours)} and {len(baseline)}")
+    differences = np.subtract(ours, baseline)
+    mean = float(differences.mean())
+    half = student_quantile((1 + level) / 2, len(ours) - 1) * float(differences.std(ddof=1)) / len(ours) ** 0.5
+    return Paired(mean, mean - half, mean + half)
+
+
+def _verdict(low: float, high: float, paper_difference: float) -> Verdict:
+    """Return whether an interval excludes 0 on the side of the paper's difference, on the other, or not at all.
+
+    Where the paper saw no difference, there is no side, and no verdict.
+    """
+    side = int(low > 0) - int(high < 0)
+    if not paper_difference:
+        return ""
+    if side * paper_difference > 0:
+        return "reproduced"
+    return "refuted" if side * paper_difference < 0 else "undecided"
 
 
 def compare(

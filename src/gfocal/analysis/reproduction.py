@@ -6,18 +6,22 @@ import csv
 import io
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from gfocal.analysis.comparison import Comparison, compare
+from gfocal.analysis.comparison import Comparison, Paired, compare, compare_figures
 from gfocal.analysis.efficiency import Speed, measure_speed
-from gfocal.analysis.runs import Outcome, Plan, Run, matches_of, outcome_of, perform, recipe_at_scale
+from gfocal.analysis.positives import pearson, positives
+from gfocal.analysis.runs import Outcome, Plan, Run, RunsError, matches_of, outcome_of, perform, recipe_at_scale
 from gfocal.analysis.scales import get_scale
 from gfocal.errors import unknown
+from gfocal.evaluation import STAT_NAMES
 from gfocal.files import whole_or_absent
+from gfocal.model import load_model
 from gfocal.recipes.tables import Row, Table, get_table
+from gfocal.testing import check_classes
 
-SPEED_SIZES: Mapping[str, tuple[int, int]] = {"mini": (256, 256), "paper": (800, 1216)}
-"""Height and width of the pictures that speed is measured on."""
+STATS: Mapping[str, str] = dict(zip(("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L"), STAT_NAMES[:6], strict=True))
+"""Figures of a row by the head of their column."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +29,18 @@ class Measured:
     """A row of a table and what came of it.
 
     outcomes: of each seed, empty for other people's detectors and for rows that nobody has trained yet. comparison:
-    with the row's baseline, None where it has none or either is not trained. speed: beside the baseline's, where it was
+    with the row's baseline, None where it has none or either is not trained. correlation: the same of Pearson's
+    correlation, where the paper gives it and there are two seeds or more. speed: beside the baseline's, where it was
     measured.
     """
 
     row: Row
     outcomes: tuple[Outcome, ...]
-    comparison: Comparison | None
-    paper_difference: float | None
-    speed: Speed | None
+    comparison: Comparison | None = None
+    correlation: Paired | None = None
+    speed: Speed | None = None
+    paper_difference: float | None = None
+    paper_correlation: float | None = None
 
     @property
     def verdict(self) -> str:
@@ -58,13 +65,38 @@ def reproduce_table(
     """
     table = get_table(name)
     recipes = [row.recipe for row in _chosen(table, rows) if row.recipe is not None]
-    # a seed of all rows before the next one: what is there at any time compares
-    perform([Run(recipe, seed) for seed in seeds for recipe in recipes], plan, jobs=jobs)
+    try:
+        # a seed of all rows before the next one: what is there at any time compares
+        perform([Run(recipe, seed) for seed in seeds for recipe in recipes], plan, jobs=jobs)
+    except RunsError:
+        _write(table, _measured(table.rows, plan, seeds), plan, seeds)  # of the rows that came to something
+        raise
     measured = _measured(table.rows, plan, seeds)
-    for suffix, text in ((".md", markdown(table, measured, plan, seeds)), (".csv", as_csv(measured))):
-        with whole_or_absent(plan.home / f"{name}{suffix}") as scratch:
-            scratch.write_text(text, encoding="utf-8")
+    _write(table, measured, plan, seeds)
     return measured
+
+
+def correlations(models: Sequence[str], plan: Plan) -> str:
+    """Return a Markdown table of how well the scores of any models tell the IoU of their boxes (V2 Table 6).
+
+    models: run folders or files of weights. What correlates are the score that ranks and the IoU with the true box,
+    over the locations that the model's own assigner makes positives, in the test pictures of the plan.
+    """
+    scale = get_scale(plan.scale)
+    pictures = scale.test(plan.data)
+    lines = [_line(("model", "positives", "PCC")), _line(["---"] * 3)]
+    for source in models:
+        model = load_model(source, device=plan.device)
+        check_classes(model.class_names, pictures.class_names, where=source)
+        samples = positives(model, pictures, precision=scale.precision)
+        lines.append(_line((source, str(len(samples)), f"{pearson(samples.scores, samples.iou):.3f}")))
+    return "\n".join(lines)
+
+
+def _write(table: Table, measured: Sequence[Measured], plan: Plan, seeds: Sequence[int]) -> None:
+    for suffix, text in ((".md", markdown(table, measured, plan, seeds)), (".csv", as_csv(measured))):
+        with whole_or_absent(plan.home / f"{table.name}{suffix}") as scratch:
+            scratch.write_text(text, encoding="utf-8")
 
 
 def _chosen(table: Table, rows: Sequence[str] | None) -> list[Row]:
@@ -84,12 +116,24 @@ def _measured(rows: Sequence[Row], plan: Plan, seeds: Sequence[int]) -> list[Mea
     by_label = {(row.group, row.label): (row, _outcomes(row, plan, seeds)) for row in rows}
     found: list[Measured] = []
     for row, outcomes in by_label.values():
-        compared = None, None, None
+        one = Measured(row, tuple(outcomes.values()))
         if row.baseline is not None:
             baseline, theirs = by_label[row.group, row.baseline]
-            compared = _compared(row, baseline, plan, [seed for seed in outcomes if seed in theirs])
-        found.append(Measured(row, tuple(outcomes.values()), *compared))
+            shared = [seed for seed in outcomes if seed in theirs]
+            pairs = [(outcomes[seed].pcc, theirs[seed].pcc) for seed in shared]
+            one = _compared(_correlated(one, baseline, pairs), baseline, plan, shared)
+        found.append(one)
     return found
+
+
+def _correlated(one: Measured, baseline: Row, pairs: Sequence[tuple[float | None, float | None]]) -> Measured:
+    """Return a row with its correlation held against the baseline's, pairs of the same seed, where a paper gives it."""
+    known = [(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
+    if "pcc" not in one.row.paper or "pcc" not in baseline.paper or len(known) < 2:
+        return one
+    ours, theirs = zip(*known, strict=True)
+    difference = one.row.paper["pcc"] - baseline.paper["pcc"]
+    return replace(one, correlation=compare_figures(ours, theirs), paper_correlation=difference)
 
 
 def _outcomes(row: Row, plan: Plan, seeds: Sequence[int]) -> dict[int, Outcome]:
@@ -100,20 +144,23 @@ def _outcomes(row: Row, plan: Plan, seeds: Sequence[int]) -> dict[int, Outcome]:
     return {seed: outcome for seed, outcome in found.items() if outcome is not None}
 
 
-def _compared(
-    row: Row, baseline: Row, plan: Plan, seeds: Sequence[int]
-) -> tuple[Comparison | None, float | None, Speed | None]:
-    """Compare a row with its baseline over the seeds that both have."""
+def _compared(one: Measured, baseline: Row, plan: Plan, seeds: Sequence[int]) -> Measured:
+    """Return a row with its AP and speed held against its baseline's, over the seeds that both have."""
+    row = one.row
     if row.recipe is None or baseline.recipe is None or not seeds:
-        return None, None, None
+        return one
     recipes = (row.recipe, baseline.recipe)
     ours, theirs = ([matches_of(Run(recipe, seed), plan) for seed in seeds] for recipe in recipes)
     speed = None
     if "fps" in row.paper or "hours" in row.paper:
         ours_at_scale, theirs_at_scale = (recipe_at_scale(one, plan, class_names=one.class_names) for one in recipes)
-        size = SPEED_SIZES[plan.scale]
-        speed = measure_speed(ours_at_scale, theirs_at_scale, size=size, device=plan.device)
-    return compare(ours, theirs), row.paper["ap"] - baseline.paper["ap"], speed
+        scale = get_scale(plan.scale)
+        speed = measure_speed(
+            ours_at_scale, theirs_at_scale, size=scale.speed_size, precision=scale.precision, device=plan.device
+        )
+    # of figures of one decimal, without what binary fractions add to it
+    difference = round(row.paper["ap"] - baseline.paper["ap"], 6)
+    return replace(one, comparison=compare(ours, theirs), speed=speed, paper_difference=difference)
 
 
 def markdown(table: Table, measured: Sequence[Measured], plan: Plan, seeds: Sequence[int]) -> str:
@@ -122,7 +169,10 @@ def markdown(table: Table, measured: Sequence[Measured], plan: Plan, seeds: Sequ
     lines = [f"# {table.source}: {table.title}", ""]
     length = "" if plan.steps is None else f", {plan.steps} steps"
     seeded = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
-    lines += [f"Scale {plan.scale}, data {plan.data or 'its own'}{length}, {seeded}.", ""]
+    lines += [
+        f"Scale {plan.scale}, data {plan.data or 'its own'}{length}, {seeded}. The paper measures on {table.split}.",
+        "",
+    ]
     lines += [_line(head), _line(["---"] * len(head)), *(_line(cells) for cells in body), ""]
     lines += [
         "AP in percent, mean ± standard deviation over seeds. Difference: to the row's baseline, with its 95 % interval"
@@ -130,6 +180,11 @@ def markdown(table: Table, measured: Sequence[Measured], plan: Plan, seeds: Sequ
         " of cases. The paper's sign is reproduced where the interval lies on its side of 0, refuted where it lies on"
         " the other.",
     ]
+    if len(seeds) == 1:
+        lines += [
+            "",
+            "One seed decides nothing: its interval knows only of other test pictures, not of other trainings.",
+        ]
     for note in (table.note, get_scale(plan.scale).note):
         lines += ["", note] if note else []
     return "\n".join(lines) + "\n"
@@ -154,18 +209,17 @@ def _cells(measured: Sequence[Measured]) -> list[list[str]]:
 
 
 def _row(one: Measured) -> Mapping[str, str]:
-    comparison, speed = one.comparison, one.speed
+    comparison, correlation, speed = one.comparison, one.correlation, one.speed
     paper = one.row.paper
     return {
         "group": one.row.group,
         "row": one.row.label,
         "recipe": one.row.recipe.name if one.row.recipe else "",
-        "paper AP": f"{paper['ap']:.1f}",
-        "paper AP50": f"{paper['ap50']:.1f}" if "ap50" in paper else "",
-        "paper AP75": f"{paper['ap75']:.1f}" if "ap75" in paper else "",
-        "AP": _over_seeds([100 * o.metrics["ap"] for o in one.outcomes], digits=1),
-        "AP50": _over_seeds([100 * o.metrics["ap50"] for o in one.outcomes], digits=1),
-        "AP75": _over_seeds([100 * o.metrics["ap75"] for o in one.outcomes], digits=1),
+        **{f"paper {title}": f"{paper[key]:.1f}" if key in paper else "" for title, key in STATS.items()},
+        **{
+            title: _over_seeds([100 * o.metrics[key] for o in one.outcomes if o.metrics[key] is not None], digits=1)
+            for title, key in STATS.items()
+        },
         "paper PCC": f"{paper['pcc']:.3f}" if "pcc" in paper else "",
         "PCC": _over_seeds([o.pcc for o in one.outcomes if o.pcc is not None], digits=3) if "pcc" in paper else "",
         "paper difference": f"{one.paper_difference:+.1f}" if one.paper_difference is not None else "",
@@ -173,6 +227,10 @@ def _row(one: Measured) -> Mapping[str, str]:
         "95 % interval": f"{100 * comparison.low:+.2f} to {100 * comparison.high:+.2f}" if comparison else "",
         "detectable": f"{100 * comparison.resolution:.2f}" if comparison else "",
         "sign": one.verdict,
+        "paper PCC difference": f"{one.paper_correlation:+.3f}" if one.paper_correlation is not None else "",
+        "PCC difference": f"{correlation.difference:+.3f}" if correlation else "",
+        "PCC 95 % interval": f"{correlation.low:+.3f} to {correlation.high:+.3f}" if correlation else "",
+        "PCC sign": correlation.verdict(one.paper_correlation or 0) if correlation else "",
         "paper FPS": f"{paper['fps']:.1f}" if "fps" in paper else "",
         "paper hours": f"{paper['hours']:g}" if "hours" in paper else "",
         "forward time": f"{speed.forward:.3f}×" if speed else "",

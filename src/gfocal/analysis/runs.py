@@ -7,15 +7,19 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
+import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from queue import Empty
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, final
 
 import torch
+from filelock import FileLock
 
 from gfocal.analysis.comparison import Matches, MatchRecorder
 from gfocal.analysis.positives import pearson, positives
@@ -27,11 +31,22 @@ from gfocal.evaluation import CocoEvaluator
 from gfocal.files import whole_or_absent
 from gfocal.model import load_model
 from gfocal.progress import ProgressBar
+from gfocal.recipes.tables import TABLES, get_table
 from gfocal.testing import detect
 from gfocal.training.run import train
 from gfocal.training.state import NAME as STATE
 
 EVALUATION_BATCH = 16
+
+
+@final
+class RunsError(UserError):
+    """Some runs came to nothing, all others are done."""
+
+
+@final
+class StoppedError(UserError):
+    """A run was asked to stop, and so is what does the runs."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +61,8 @@ class Plan:
 
     @property
     def home(self) -> Path:
-        """Where all of this scale lies: runs, backbones, tables and figures."""
-        return self.folder / self.scale
+        """Where all of this scale lies: runs, backbones, tables and figures; one name for it from everywhere."""
+        return self.folder.resolve() / self.scale
 
 
 @dataclass(frozen=True)
@@ -82,8 +97,29 @@ Message: TypeAlias = "tuple[Run, str | None]"
 
 
 def folder_of(run: Run, plan: Plan) -> Path:
-    """Return where a run lies."""
-    return plan.home / run.recipe.name / f"seed{run.seed}"
+    """Return where a run lies; rows of the papers that are one model at the plan's scale share it."""
+    return plan.home / _name_at(run.recipe, plan.scale) / f"seed{run.seed}"
+
+
+def _name_at(recipe: Recipe, scale: str) -> str:
+    """Return what a recipe is called at a scale: as the first row of the papers that is the same model there."""
+    return _first_names(scale).get(_content(recipe, scale), recipe.name)
+
+
+@cache
+def _first_names(scale: str) -> Mapping[str, str]:
+    """Return what the first row of the papers' tables that becomes a model is called, by that model."""
+    rows = [row for name in TABLES for row in get_table(name).rows]
+    found: dict[str, str] = {}
+    for recipe in (row.recipe for row in rows if row.recipe is not None):
+        found.setdefault(_content(recipe, scale), recipe.name)
+    return found
+
+
+def _content(recipe: Recipe, scale: str) -> str:
+    """Return a recipe at a scale without what it is called and who published what of it."""
+    shrunk = get_scale(scale).shrink(recipe, Path())
+    return shrunk.model_copy(update={"name": "", "expected": ()}).model_dump_json()
 
 
 def outcome_of(run: Run, plan: Plan) -> Outcome | None:
@@ -92,8 +128,8 @@ def outcome_of(run: Run, plan: Plan) -> Outcome | None:
     file = folder / "outcome.json"
     if not file.exists():
         return None
-    wanted = recipe_at_scale(run.recipe, plan, class_names=read_recipe(folder / "recipe.yaml").class_names)
-    if read_recipe(folder / "recipe.yaml") != wanted:
+    there = read_recipe(folder / "recipe.yaml")
+    if not _alike(there, recipe_at_scale(run.recipe, plan, class_names=there.class_names)):
         raise UserError(f"{folder}: holds a run of other settings: give another --out, or delete it")
     return Outcome(**json.loads(file.read_text(encoding="utf-8")))
 
@@ -107,31 +143,35 @@ def perform(runs: Sequence[Run], plan: Plan, *, jobs: int = 1) -> None:
     """Train and score the runs that are not done, `jobs` of them at a time, each on its share of the cores.
 
     One that was interrupted goes on where its state was last saved. UserError where the plan's folder holds runs on
-    other data and, once the others are through, naming those that failed.
+    other data or the work was asked to stop and, once the others are through, RunsError, naming those that failed.
     """
-    _claim(plan)
-    once = {(run.recipe.name, run.seed): run for run in runs}
+    _refuse_other_data(plan)
+    once = {folder_of(run, plan): run for run in runs}
     todo = [run for run in once.values() if outcome_of(run, plan) is None]
     failed: list[str] = []
     if todo:
         _prepare(todo, plan)
+        _write_json(plan.home / "data.json", {"data": _data_of(plan)})
     with ProgressBar(len(todo), "runs") as bar:
         for done, (run, error) in enumerate(_messages(todo, plan, jobs=min(jobs, len(todo))), start=1):
             bar.update(done, run.name)
             failed += [] if error is None else [f"{run.name}: {error}"]
     if failed:
-        raise UserError(f"{len(failed)} of {len(todo)} runs failed: {'; '.join(failed)}")
+        raise RunsError(f"{len(failed)} of {len(todo)} runs failed: {'; '.join(failed)}")
 
 
-def _claim(plan: Plan) -> None:
-    """Note in the plan's folder what data its runs are on; UserError where others are there."""
-    data = None if plan.data in (None, "scenes") else str(Path(str(plan.data)).resolve())
+def _refuse_other_data(plan: Plan) -> None:
+    """Raise UserError where the plan's folder holds runs on other data."""
     note = plan.home / "data.json"
-    there = json.loads(note.read_text(encoding="utf-8"))["data"] if note.exists() else data
-    if there != data:
+    there = json.loads(note.read_text(encoding="utf-8"))["data"] if note.exists() else _data_of(plan)
+    if there != _data_of(plan):
         named = "the scale's own data" if there is None else there
         raise UserError(f"{plan.home}: holds runs on {named}: give another --out, or the same --data")
-    _write_json(note, {"data": data})
+
+
+def _data_of(plan: Plan) -> str | None:
+    """Return what a plan's runs are on, None for the scale's own."""
+    return None if plan.data in (None, "scenes") else str(Path(str(plan.data)).resolve())
 
 
 def _prepare(todo: Sequence[Run], plan: Plan) -> None:
@@ -144,7 +184,7 @@ def _prepare(todo: Sequence[Run], plan: Plan) -> None:
 
 
 def _messages(todo: Sequence[Run], plan: Plan, *, jobs: int) -> Iterator[Message]:
-    """Yield the runs as they end."""
+    """Yield the runs as they end; where this process is asked to stop, those that train save what they have."""
     if jobs <= 1:
         yield from _work(iter(todo), plan)
         return
@@ -156,10 +196,16 @@ def _messages(todo: Sequence[Run], plan: Plan, *, jobs: int) -> Iterator[Message
     workers = [context.Process(target=_worker, args=(queue, ended, plan, threads), daemon=True) for _ in range(jobs)]
     for worker in workers:
         worker.start()
-    for _ in todo:
-        yield _next_ended(ended, workers)
-    for worker in workers:
-        worker.join()
+    try:
+        for _ in todo:
+            yield _next_ended(ended, workers)
+    except BaseException:
+        for worker in workers:
+            worker.terminate()
+        raise
+    finally:
+        for worker in workers:
+            worker.join()
 
 
 def _next_ended(ended: Any, workers: Sequence[Any]) -> Message:
@@ -171,16 +217,19 @@ def _next_ended(ended: Any, workers: Sequence[Any]) -> Message:
             codes = [worker.exitcode for worker in workers if worker.exitcode]
             if codes:
                 raise UserError(
-                    f"a process that trained ended with {codes[0]}, as when memory runs out: fewer --jobs need less; "
-                    "what is done stays, so repeat the command"
+                    f"a process that trained ended with {codes[0]}: it was asked to stop, or memory ran out, of which "
+                    "fewer --jobs need less; what is done stays, so repeat the command"
                 ) from None
 
 
 def _worker(queue: Any, ended: Any, plan: Plan, threads: int) -> None:
     """Do runs from a queue until it hands out None."""
     torch.set_num_threads(threads)
-    for message in _work(iter(queue.get, None), plan):
-        ended.put(message)
+    try:
+        for message in _work(iter(queue.get, None), plan):
+            ended.put(message)
+    except StoppedError:
+        sys.exit(128 + signal.SIGTERM)
 
 
 def _work(runs: Iterator[Run], plan: Plan) -> Iterator[Message]:
@@ -191,12 +240,17 @@ def _work(runs: Iterator[Run], plan: Plan) -> Iterator[Message]:
         log = folder_of(run, plan).with_suffix(".log")
         log.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with log.open("w", encoding="utf-8") as file, contextlib.redirect_stderr(file):
-                try:
-                    _do(run, plan, train_data, test_data)
-                except Exception:
-                    traceback.print_exc(file=file)
-                    raise
+            # another command may be at the same run, and have done it when the lock is free
+            with FileLock(log.with_suffix(".lock")):
+                if outcome_of(run, plan) is None:
+                    with log.open("w", encoding="utf-8") as file, contextlib.redirect_stderr(file):
+                        try:
+                            _do(run, plan, train_data, test_data)
+                        except Exception:
+                            traceback.print_exc(file=file)
+                            raise
+        except StoppedError:
+            raise
         except Exception as error:  # one run that fails must not stop the others; its log says where
             yield run, f"{error} (see {log})"
         else:
@@ -206,10 +260,20 @@ def _work(runs: Iterator[Run], plan: Plan) -> Iterator[Message]:
 def recipe_at_scale(recipe: Recipe, plan: Plan, *, class_names: tuple[str, ...]) -> Recipe:
     """Return what a recipe of the paper's scale is trained as."""
     shrunk = get_scale(plan.scale).shrink(recipe, plan.home / "backbones")
-    recipe = shrunk.model_copy(update={"class_names": class_names})
+    recipe = shrunk.model_copy(update={"class_names": class_names, "name": _name_at(recipe, plan.scale)})
     if plan.steps is None:
         return recipe
     return recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"steps": plan.steps})})
+
+
+def _alike(one: Recipe, other: Recipe) -> bool:
+    """Return whether two recipes are one model, wherever the weights of its backbone lie and whoever published it."""
+
+    def content(recipe: Recipe) -> Recipe:
+        backbone = recipe.backbone.model_copy(update={"weights": Path(recipe.backbone.weights).name})
+        return recipe.model_copy(update={"expected": (), "backbone": backbone})
+
+    return content(one) == content(other)
 
 
 def _do(run: Run, plan: Plan, train_data: Dataset, test_data: Dataset) -> None:
@@ -226,13 +290,13 @@ def _do(run: Run, plan: Plan, train_data: Dataset, test_data: Dataset) -> None:
             {"train": train_data},
             folder,
             seed=run.seed,
-            workers=0,
+            workers=get_scale(plan.scale).workers,
             precision=get_scale(plan.scale).precision,
             device=plan.device,
             resume=goes_on,
         )
         if (folder / STATE).exists():
-            raise UserError("it was asked to stop: repeat the command to go on")
+            raise StoppedError("it was asked to stop: repeat the command to go on")
         _write_json(folder / "trained.json", {"seconds": time.monotonic() - start})
     training = json.loads((folder / "trained.json").read_text(encoding="utf-8"))["seconds"]
 

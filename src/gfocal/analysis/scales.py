@@ -37,7 +37,7 @@ MINI_SCHEDULE = ScheduleConfig(
 )
 MINI_NOTE = (
     "Backbones are ResNet-18, or ResNet-34 for those deeper than ResNet-50, of half width (SSD's VGG-16 of an eighth), "
-    "and schedules are the same: rows that differ in nothing else are one model, trained again."
+    "and schedules are the same: rows that differ in nothing else are one model, trained once."
 )
 
 
@@ -47,14 +47,19 @@ class Scale:
 
     shrink: from a recipe of the paper's size, and the folder in which weights of backbones lie. prepare: makes those
     that a shrunk recipe starts from, out of the training pictures, where they are missing. train, test: open the
-    pictures of what the user named, or the scale's own where nothing was named. note: what a table of this scale must
-    say of it.
+    pictures of what the user named, or the scale's own where nothing was named. speed_size: height and width of the
+    pictures that speed is measured on. name: how a figure calls the models. workers: processes that read pictures
+    while a run trains. note: what a table of this scale must say
+    of it.
     """
 
     shrink: Callable[[Recipe, Path], Recipe]
     prepare: Callable[[Recipe, Dataset], None]
     train: Callable[[str | Path | None], Dataset]
     test: Callable[[str | Path | None], Dataset]
+    speed_size: tuple[int, int]
+    name: str
+    workers: int = 0
     precision: str | None = None
     note: str = ""
 
@@ -129,8 +134,25 @@ def _coco(split: str) -> Callable[[str | Path | None], Dataset]:
 
 SCALES: Mapping[str, Scale] = {
     # in float32, so that runs of several machines can stand in one table
-    "mini": Scale(mini_recipe, _pretrain, _mini_train, _mini_test, "float32", MINI_NOTE),
-    "paper": Scale(_own_recipe, _no_preparation, _coco("train"), _coco("val")),
+    "mini": Scale(
+        mini_recipe,
+        _pretrain,
+        _mini_train,
+        _mini_test,
+        speed_size=(256, 256),
+        name="ResNet-18 for R-50, ResNet-34 for the rest",
+        precision="float32",
+        note=MINI_NOTE,
+    ),
+    "paper": Scale(
+        _own_recipe,
+        _no_preparation,
+        _coco("train"),
+        _coco("val"),
+        speed_size=(800, 1216),
+        name="the paper's models",
+        workers=4,
+    ),
 }
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Annotated, cast
@@ -83,7 +85,7 @@ def root(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; mistakes of the user end with one line on standard error and exit code 2."""
     try:
-        with _remarks_on_stderr():
+        with _remarks_on_stderr(), _terminated_tidily():
             code = app(args=arguments or sys.argv[1:] or ["--help"], standalone_mode=False)
         if code == INTERRUPTED:  # newer typer returns this where older ones raise
             raise KeyboardInterrupt
@@ -97,6 +99,19 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
+
+
+@contextmanager
+def _terminated_tidily() -> Generator[None]:
+    """Leave the command on SIGTERM as on Ctrl-C, so that nothing half-written stays; training has its own answer."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

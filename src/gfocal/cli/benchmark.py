@@ -44,11 +44,15 @@ def benchmark(
     tells whether a precision finds the same.
     """
     import gfocal
+    from gfocal.errors import UserError
     from gfocal.progress import ProgressBar
 
     say = settled(device, precision)
     if check:
+        if len(models) > 1 or backend or torchvision or json is not None:
+            raise UserError("--check looks at one model in PyTorch and prints its line: leave the rest out")
         _check(models[0], data, split=split, precision=precision, device=device)
+        say()
         return
     with ProgressBar(turns, "timing") as bar:
         found = gfocal.benchmark(
@@ -70,14 +74,19 @@ def benchmark(
 
 
 def _check(model: str, data: str | None, *, split: str, precision: str, device: str) -> None:
+    import torch
+
     from gfocal.analysis.answers import same_answers
     from gfocal.data.opening import open_dataset
+    from gfocal.devices import choose_device, choose_precision
     from gfocal.errors import UserError
     from gfocal.model import load_model
     from gfocal.progress import ProgressBar
 
     if data is None:
         raise UserError("--check needs pictures: give --data")
+    if choose_precision(precision, choose_device(device)) is torch.float32:
+        raise UserError("float32 is what --check compares with: give --precision bfloat16, or float16 on a GPU")
     dataset = open_dataset(data, split)
     with ProgressBar(len(dataset), "comparing") as bar:
         answers = same_answers(load_model(model, device=device), dataset, precision=precision, progress=bar.update)

@@ -10,7 +10,9 @@ import typer
 
 def demo(
     *,
-    out: Annotated[Path, typer.Option("--out", help="folder of the run and its report")] = Path("runs/demo"),
+    out: Annotated[
+        Path, typer.Option("--out", help="folder of the run and its report; an earlier demo there is replaced")
+    ] = Path("runs/demo"),
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="length of the training [default: about 6 minutes of it]")
     ] = None,

@@ -53,7 +53,7 @@ def evaluate(
     say = settled(device, precision)
     dataset = open_dataset(data, split)
     backend = "compile" if compile else backend
-    loaded = load_for(model, pictures=len(dataset), device=device, backend=backend)
+    loaded = load_for(model, pictures=len(dataset), device=device, backend=backend, size=size, precision=precision)
     with ProgressBar(len(dataset), "evaluating") as bar:
 
         def progress(done: int) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from gfocal.cli.options import DATA_HELP, ModelSource, Size
+from gfocal.cli.options import DATA_HELP, ModelSource, Size, settled
 
 
 def export(
@@ -34,6 +34,7 @@ def export(
     import gfocal
     from gfocal.progress import ProgressBar
 
+    say = settled("cpu", "float32")
     with ProgressBar(pictures, "comparing") as bar:
         certificate = gfocal.export(
             model,
@@ -46,5 +47,6 @@ def export(
             size=size,
             progress=bar.update,
         )
+    say()
     typer.echo(certificate.text())
     typer.echo(f"{out}, {out.with_suffix('.certificate.json')}\nnext: gfocal predict {out} PICTURES")

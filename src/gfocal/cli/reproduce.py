@@ -28,7 +28,9 @@ def reproduce(
     ] = None,
     model: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--model", help="draw a figure from this run or weight file; may be repeated, in its own order"),
+        typer.Option(
+            "--model", help="take this run or weight file in a figure or v2-table6; may be repeated, in order"
+        ),
     ] = None,
     steps: Annotated[
         Optional[int],  # noqa: UP045
@@ -42,9 +44,9 @@ def reproduce(
     Runs that are done are not done again, so the command may be stopped and repeated, and tables share their runs.
     """
     from gfocal.analysis.figures import FIGURES, reproduce_figure
-    from gfocal.analysis.reproduction import reproduce_table
+    from gfocal.analysis.reproduction import correlations, reproduce_table
     from gfocal.analysis.runs import Plan
-    from gfocal.errors import unknown
+    from gfocal.errors import UserError, unknown
     from gfocal.recipes.tables import TABLES
 
     plan = Plan(scale, data, out, steps, device)
@@ -52,10 +54,16 @@ def reproduce(
         titles = {table: make().title for table, make in TABLES.items()}
         titles |= {figure: made.title for figure, made in FIGURES.items()}
         typer.echo("\n".join(f"{one:<12} {title}" for one, title in titles.items()))
+    elif name == "v2-table6" and model:
+        typer.echo(correlations(model, plan))
     elif name in TABLES:
+        if model:
+            raise UserError(f"--model goes with figures and v2-table6; the rows of {name} are trained here")
         reproduce_table(name, plan, seeds=range(seeds), jobs=jobs, rows=row)
         typer.echo((plan.home / f"{name}.md").read_text(encoding="utf-8"))
     elif name in FIGURES:
+        if row or seeds > 1:
+            raise UserError(f"--row and --seeds go with tables; {name} is a figure, drawn from runs of one seed")
         for path in reproduce_figure(name, plan, jobs=jobs, models=model or ()):
             typer.echo(path)
     else:

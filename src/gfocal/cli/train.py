@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -28,7 +30,12 @@ def train(
     out: Annotated[Place, typer.Option("--out", help="folder of the run [default: runs/RECIPE]")] = None,
     resume: Annotated[Place, typer.Option("--resume", metavar="RUN", help="go on with a run; alone")] = None,
     replay: Annotated[
-        Place, typer.Option("--replay", metavar="FILE", help="do the step again that a run ended at; alone")
+        Place,
+        typer.Option(
+            "--replay",
+            metavar="FILE",
+            help="do the step again that a run ended at, alone or with --precision and --device",
+        ),
     ] = None,
     weights: Annotated[
         Text, typer.Option("--weights", help="imagenet, none (random numbers), or a file or run to go on from")
@@ -59,14 +66,17 @@ def train(
 
     Next: `gfocal evaluate runs/NAME --data DATA`, then `gfocal predict runs/NAME PICTURES`.
     """
+    given = dict(locals())
     from gfocal import training
     from gfocal.errors import UserError
 
     if replay is not None:
+        refuse_company(given, "replay", {"precision", "device"})
         asked = None if precision == "auto" else precision
         typer.echo(training.replay(replay, precision=asked, device=device))
         return
     if resume is not None:
+        refuse_company(given, "resume")
         tell(training.resume(resume), resume)
         return
     if recipe is None or not data:
@@ -96,6 +106,17 @@ def train(
         nodes=nodes,
     )
     tell(model, folder)
+
+
+def refuse_company(given: Mapping[str, object], alone: str, but: Collection[str] = ()) -> None:
+    """Raise UserError where `train` was given more than an option that goes alone, or with few others."""
+    from gfocal.errors import UserError
+
+    for name, parameter in inspect.signature(train).parameters.items():
+        if name not in {alone, *but} and given[name] != parameter.default:
+            raise UserError(
+                f"--{name.replace('_', '-')} does not go with --{alone}, which has the settings that the run began with"
+            )
 
 
 def tell(model: Model, folder: Path) -> None:

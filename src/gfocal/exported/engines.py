@@ -1,9 +1,11 @@
-"""What runs an exported file: ONNX Runtime for .onnx, OpenVINO for .xml. Threads are left to the runtimes."""
+"""What runs an exported file: ONNX Runtime for .onnx, OpenVINO for .xml, with as many threads as PyTorch has."""
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, final
 
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gfocal.devices import choose_device, choose_precision
-from gfocal.errors import UserError, first_line
+from gfocal.errors import UserError, first_line, unknown
 from gfocal.exported.header import Header
 from gfocal.programs.openvino import OpenVinoProgram
 
@@ -47,18 +49,26 @@ class OnnxRuntime(Engine):
         except ImportError as error:
             raise UserError(f"{path} runs in ONNX Runtime: pip install 'gfocal[onnx]'") from error
         available = onnxruntime.get_available_providers()
-        if device in (None, "auto"):
+        asked = device not in (None, "auto")
+        if not asked:
             device = "cuda" if CUDA in available else "cpu"
-        device = torch.device(device)
+        try:
+            device = torch.device(device)  # type: ignore[arg-type]  it is named now
+        except RuntimeError as error:
+            raise unknown("device", str(device), ("auto", "cpu", "cuda")) from error
         if device.type == "cuda" and CUDA not in available:
             raise UserError("device 'cuda' was asked for, but the installed ONNX Runtime has none: use --device cpu")
         providers: list[Any] = [(CUDA, {"device_id": device.index or 0})] if device.type == "cuda" else []
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors alone: it warns of what it may do to a graph for speed
+        options.intra_op_num_threads = torch.get_num_threads()
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=[*providers, CPU])
+            with redirect_stdout(sys.stderr):  # where it prints that a GPU does not start
+                self._session = onnxruntime.InferenceSession(str(path), options, providers=[*providers, CPU])
         except Exception as error:  # each mistake in a file has a class of its own, and they have no common base
             raise UserError(f"{path}: ONNX Runtime cannot read it ({first_line(error)})") from error
+        if asked and providers and CUDA not in self._session.get_providers():
+            raise UserError("device 'cuda' was asked for, but ONNX Runtime cannot start it: use --device cpu")
         self.name = f"onnxruntime {onnxruntime.__version__}"
         self.header = Header.from_texts(self._session.get_modelmeta().custom_metadata_map, where=str(path))
         self._outputs = [output.name for output in self._session.get_outputs()]
@@ -94,14 +104,22 @@ class OpenVino(Engine):
             texts = dict(self._model.get_rt_info(SECTION).value)
         self.name = f"openvino {openvino.__version__}"
         self.header = Header.from_texts(texts, where=str(path))
+        self._where = str(path)
         self._programs: dict[torch.dtype, OpenVinoProgram] = {}
 
     def run(self, inputs: Inputs, *, precision: str | None) -> dict[str, Tensor]:
         """Return the outputs by name, all but what is quantised computed in `precision`."""
+        return self.ready(precision)(inputs)
+
+    def ready(self, precision: str | None) -> OpenVinoProgram:
+        """Return the program compiled for a precision; UserError where OpenVINO cannot compile it."""
         dtype = choose_precision(precision, torch.device("cpu"))
         if dtype not in self._programs:
-            self._programs[dtype] = OpenVinoProgram(self._model, dtype)
-        return self._programs[dtype](inputs)
+            try:
+                self._programs[dtype] = OpenVinoProgram(self._model, dtype)
+            except RuntimeError as error:
+                raise UserError(f"OpenVINO cannot compile {self._where} ({first_line(error)})") from error
+        return self._programs[dtype]
 
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import logging
@@ -12,10 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast, get_args
 
+import torch
+
 from gfocal.config import is_outside
 from gfocal.data.dataset import Dataset
 from gfocal.data.opening import open_dataset, splits_of
-from gfocal.errors import UserError, at_least, unknown
+from gfocal.errors import UserError, at_least, first_line, unknown
 from gfocal.exported import ExportedModel, load_exported
 from gfocal.exported.engines import ENGINES, OpenVino
 from gfocal.exported.header import FilePrecision, Header
@@ -64,7 +67,7 @@ def export(
     proof = out.with_suffix(".certificate.json")
     _refuse_taken(proof, out)
     source = model.recipe.name if isinstance(model, Model) else str(model)
-    model = model.with_backend("torch") if isinstance(model, Model) else load_model(model, device="cpu")
+    model = _on_cpu(model) if isinstance(model, Model) else load_model(model, device="cpu")
     _refuse_outside(model, raw=raw)
     dataset = open_dataset("scenes", split) if data is None else open_for(model, data, split)
     pictures = min(pictures, len(dataset))
@@ -77,6 +80,10 @@ def export(
             write(model, made, header=header, dataset=ranges, size=size)
         except OSError as error:
             raise UserError(f"{out}: cannot be written ({error.strerror})") from error
+        except UserError:
+            raise
+        except Exception as error:  # what the converters of three packages cannot do has no common class
+            raise UserError(f"{out}: this model cannot be exported ({first_line(error)})") from error
         files = _in_runtimes(made)
         score = data is not None
         measured = compare(model, files, dataset, pictures=pictures, size=size, score=score, progress=progress)
@@ -101,6 +108,14 @@ def export(
             with whole_or_absent(out.with_name(file)) as scratch:
                 shutil.move(made.with_name(file), scratch)
     return certificate
+
+
+def _on_cpu(model: Model) -> Model:
+    """Return a model that computes as it is written, on the CPU, where files are made and compared."""
+    if model.device.type == "cpu":
+        return model.with_backend("torch")
+    parts = copy.deepcopy(model.parts)
+    return Model(model.recipe, parts, torch.device("cpu"), calibration=model.calibration)
 
 
 def _refuse_unknown(out: Path, precision: str, data: str | Path | Dataset | None) -> None:
@@ -172,7 +187,9 @@ def _in_runtimes(path: Path) -> list[ExportedModel]:
     files = [load_exported(path, device="cpu")]
     if path.suffix == ".onnx" and importlib.util.find_spec("openvino") is not None:
         try:
-            files.append(ExportedModel(OpenVino(path, device="cpu")))
+            engine = OpenVino(path, device="cpu")
+            engine.ready(engine.closest)
+            files.append(ExportedModel(engine))
         except UserError as error:  # its reader of ONNX lacks some operators
             log.info("%s", error)
     return files

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -51,6 +51,11 @@ def create_backbone(name: str, *, pretrained: bool = False, width: float = 1.0) 
     """
     import timm  # takes a second to load
 
+    if pretrained and width != 1:
+        raise UserError(
+            f"backbone.width is {width:g}, and ImageNet weights are for whole backbones only: start from random "
+            "numbers with --weights none, or from a file or a run"
+        )
     if name == SSD_VGG16:
         return _vgg16(pretrained=pretrained, width=width)
     if not timm.is_model(name):
@@ -88,12 +93,33 @@ def _fetched(name: str, **options: Any) -> nn.Module:
 def _vgg16(*, pretrained: bool, width: float) -> nn.Module:
     """Return SSD's VGG-16; its convolutions start from torchvision's weights, as Caffe's are not in timm."""
     backbone = VGG16(width=width)
-    if pretrained and width == 1.0:
-        weights = _fetched("vgg16.tv_in1k").state_dict()
+    if pretrained:
+        weights = _fetched(VGG16_WEIGHTS).state_dict()
         own = backbone.state_dict()
         # the two convolutions that stand for fully connected layers have no counterpart
         backbone.load_state_dict({key: weights[key] if key in weights else own[key] for key in own})
     return backbone
+
+
+def take_pictures(backbone: nn.Module, name: str, *, std: Sequence[float], bgr: bool) -> None:
+    """Let a backbone with the weights of its tag see pictures as it learnt them, however they are normalised here.
+
+    name: as of `create_backbone`. std: what pictures are divided by, in 0..255 and in their own order of channels, blue
+    first where `bgr`. The filters of the first convolution are scaled and reordered; where pictures are what they were
+    to the weights already, nothing changes. Means differ by less than 1 of 255 from timm's and are left alone.
+    """
+    import timm
+
+    known = timm.get_pretrained_cfg(VGG16_WEIGHTS if name == SSD_VGG16 else name)
+    first = next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))
+    if known is None or first.weight.shape[1] != len(std):
+        return
+    order = [2, 1, 0] if bgr else [0, 1, 2]
+    factors = [own / (255 * known.std[channel]) for own, channel in zip(std, order, strict=True)]
+    if bgr or any(abs(factor - 1) > 1e-3 for factor in factors):
+        with torch.no_grad():
+            scale = first.weight.new_tensor(factors)[:, None, None]
+            first.weight.copy_(first.weight[:, order] * scale)
 
 
 LEAST_CHANNELS = 16
@@ -237,6 +263,7 @@ def _feature_info(backbone: nn.Module) -> Any:
 
 
 SSD_VGG16 = "ssd_vgg16"
+VGG16_WEIGHTS = "vgg16.tv_in1k"
 
 CLASSIFIERS = ("fc.", "classifier.", "head.", "pre_logits.")
 """Beginnings of the keys that a model for classification has beyond its features."""

@@ -39,7 +39,9 @@ class OpenVinoProgram:
     def __init__(self, model: Any, dtype: torch.dtype) -> None:
         import openvino  # pyright: ignore[reportMissingImports]
 
-        self._compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": HINTS[dtype]})
+        # by itself it takes all cores that it sees, whatever a container or the user gives
+        options = {"INFERENCE_PRECISION_HINT": HINTS[dtype], "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        self._compiled = openvino.Core().compile_model(model, "CPU", options)
         self._of_thread = threading.local()
 
     def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, torch.Tensor]:

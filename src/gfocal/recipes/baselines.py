@@ -30,7 +30,8 @@ def fcos_r50_fpn_1x() -> Recipe:
     """FCOS with centre sampling, normalised distances, centerness on the box branch and GIoU; Caffe's ResNet-50.
 
     Caffe's weights are not in timm: a run from ImageNet weights starts from torchvision's of the same graph but for
-    the place of its strides, which the published figure did not.
+    the place of its strides, its filters scaled to pictures that are not divided by a deviation, which the published
+    figure did not.
     """
     return Recipe(
         name="fcos_r50_fpn_1x",

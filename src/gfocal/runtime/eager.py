@@ -19,7 +19,7 @@ def accelerated(detector: Detector, dtype: torch.dtype) -> Detector:
     Weights that nothing changes are those of `detector` themselves. A backbone that cannot be traced keeps its norms.
     """
     twin, graphs = folded(detector)
-    if torch.backends.mkldnn.is_available() and _device(detector).type == "cpu":
+    if _device(detector).type == "cpu" and _packs(dtype):
         pack(twin, dtype)
         for graph in graphs:
             fuse_additions(graph)
@@ -43,6 +43,13 @@ def folded(detector: Detector) -> tuple[Detector, list[fx.GraphModule]]:
             twin.set_submodule(name, graph)
             graphs.append(graph)
     return twin, graphs
+
+
+def _packs(dtype: torch.dtype) -> bool:
+    """Return whether oneDNN is there and computes in `dtype` on this CPU."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype is torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _device(module: nn.Module) -> torch.device:

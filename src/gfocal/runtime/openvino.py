@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gfocal.detector import Detector
-from gfocal.errors import UserError
+from gfocal.errors import UserError, first_line
 from gfocal.programs.graph import raw_of
 from gfocal.programs.openvino import OpenVinoProgram, convert_openvino
 from gfocal.programs.tracing import trace
@@ -27,7 +27,14 @@ class OpenVino:
             raise UserError("backend 'openvino' computes on the CPU: use --device cpu, or another backend")
         # it is converted in float32, whatever the caller computes in; OpenVINO chooses what to do in `dtype`
         with torch.inference_mode(False), torch.autocast("cpu", enabled=False):
-            self._run = OpenVinoProgram(convert_openvino(trace(detector)), dtype)
+            try:
+                self._run = OpenVinoProgram(convert_openvino(trace(detector)), dtype)
+            except UserError:
+                raise
+            except Exception as error:  # neither PyTorch's tracing nor OpenVINO has a class for what it cannot do
+                raise UserError(
+                    f"OpenVINO cannot compute this model ({first_line(error)}): use --backend torch"
+                ) from error
 
     def __call__(self, images: Tensor) -> Raw:
         """Return the raw output for images (b, 3, h, w)."""

@@ -81,6 +81,11 @@ def calibrate(
     if splits > 1 and fit_split is not None:
         raise UserError("--splits parts one split anew each time: it goes without --fit-split")
     loaded = None if is_heads(model) else model if isinstance(model, Model) else load_model(model)
+    if spread == "predicted" and loaded is not None and loaded.criterion.box.bins is None:
+        raise UserError(
+            f"the model's boxes are {loaded.recipe.box['name']!r}, which predict no spread: "
+            "take --spread side or constant"
+        )
     seeing = {"size": size, "batch": batch, "workers": workers, "precision": precision}
 
     def matches(name: str, done: int) -> tuple[MatchedEdges, tuple[str, ...]]:

@@ -103,10 +103,7 @@ def measured(rows: Sequence[Row], material: Material) -> list[Point]:
 
 def _scale_of(material: Material) -> str:
     """Return what was measured: the user's models, or the scale's, whose backbones may be others than rows say."""
-    if not material.runs:
-        return "the models named"
-    small = material.plan.scale == "mini"
-    return "ResNet-18 for R-50, ResNet-34 for the rest" if small else f"scale {material.plan.scale}"
+    return get_scale(material.plan.scale).name if material.runs else "the models named"
 
 
 def _ap(index: int, model: Model, material: Material) -> float:

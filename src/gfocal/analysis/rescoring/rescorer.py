@@ -230,7 +230,8 @@ def first_of_each_box(found: Detections) -> Int[Tensor, " m"]:
 
 
 def overlap(boxes: Float[Tensor, "n 4"], truth: Truth) -> Float[Tensor, " n"]:
-    """Return the highest IoU of each box with an annotated one of any class, 0 where there is none."""
-    if not len(truth.boxes):
+    """Return the highest IoU of each box with an annotated one of any class, crowds left out, 0 where there is none."""
+    objects = truth.boxes[~truth.crowd]
+    if not len(objects):
         return boxes.new_zeros(len(boxes))
-    return box_iou(boxes, truth.boxes).nan_to_num(nan=0.0).amax(1)
+    return box_iou(boxes, objects).nan_to_num(nan=0.0).amax(1)
