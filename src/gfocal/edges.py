@@ -21,13 +21,13 @@ def rows_of(index: int | slice | Tensor, count: int) -> slice | Tensor:
     >>> rows_of(-1, 3)
     slice(-1, None, None)
     """
-    # one number may come as a tensor or an array, too
-    if isinstance(index, slice) or getattr(index, "ndim", 0):
+    # one number may come as a tensor, too
+    if isinstance(index, slice) or (isinstance(index, Tensor) and index.ndim):
         return index
-    index = operator.index(index)
-    if not -count <= index < count:
-        raise IndexError(f"index {index} is out of range for {count} rows")
-    return slice(index, index + 1 or None)
+    row = operator.index(index)
+    if not -count <= row < count:
+        raise IndexError(f"index {row} is out of range for {count} rows")
+    return slice(row, row + 1 or None)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
@@ -213,6 +213,10 @@ def average_precision(matches: Matches, weights: Integers | Floats | None = None
     if used.shape != (pictures,) or not np.all(np.isfinite(used) & (used >= 0)):
         raise ValueError(f"weights must be {pictures} numbers from 0 up, one a picture, got shape {used.shape}")
     return matches.curves.average_precision(used)
+
+
+Verdict: TypeAlias = Literal["reproduced", "refuted", "undecided", ""]
+"""What runs say of the sign of a difference of the paper; nothing where the paper has none."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from gfocal.analysis.comparison import Comparison, Paired, compare, compare_figures
 from gfocal.analysis.efficiency import Speed, measure_speed
 from gfocal.analysis.positives import pearson, positives
-from gfocal.analysis.runs import Outcome, Plan, Run, RunsError, matches_of, outcome_of, perform, recipe_at_scale
+from gfocal.analysis.runs import Outcome, Plan, Run, matches_of, outcome_of, perform, recipe_at_scale, refuse_failed
 from gfocal.analysis.scales import get_scale
 from gfocal.errors import unknown
 from gfocal.evaluation import STAT_NAMES
@@ -65,14 +65,11 @@ def reproduce_table(
     """
     table = get_table(name)
     recipes = [row.recipe for row in _chosen(table, rows) if row.recipe is not None]
-    try:
-        # a seed of all rows before the next one: what is there at any time compares
-        perform([Run(recipe, seed) for seed in seeds for recipe in recipes], plan, jobs=jobs)
-    except RunsError:
-        _write(table, _measured(table.rows, plan, seeds), plan, seeds)  # of the rows that came to something
-        raise
+    # a seed of all rows before the next one: what is there at any time compares
+    failed = perform([Run(recipe, seed) for seed in seeds for recipe in recipes], plan, jobs=jobs)
     measured = _measured(table.rows, plan, seeds)
     _write(table, measured, plan, seeds)
+    refuse_failed(failed)
     return measured
 
 

@@ -7,8 +7,6 @@ import json
 import multiprocessing
 import os
 import shutil
-import signal
-import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from queue import Empty
-from typing import Any, TypeAlias, final
+from typing import Any, TypeAlias
 
 import torch
 from filelock import FileLock
@@ -37,16 +35,6 @@ from gfocal.training.run import train
 from gfocal.training.state import NAME as STATE
 
 EVALUATION_BATCH = 16
-
-
-@final
-class RunsError(UserError):
-    """Some runs came to nothing, all others are done."""
-
-
-@final
-class StoppedError(UserError):
-    """A run was asked to stop, and so is what does the runs."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +83,9 @@ class Outcome:
 Message: TypeAlias = "tuple[Run, str | None]"
 """A run that ended, and the error it ended with."""
 
+STOPPED = "asked to stop: repeat the command to go on"
+"""The error of a run that was, and so does what does the runs."""
+
 
 def folder_of(run: Run, plan: Plan) -> Path:
     """Return where a run lies; rows of the papers that are one model at the plan's scale share it."""
@@ -139,11 +130,11 @@ def matches_of(run: Run, plan: Plan) -> Matches:
     return Matches.load(folder_of(run, plan) / "matches.npz")
 
 
-def perform(runs: Sequence[Run], plan: Plan, *, jobs: int = 1) -> None:
-    """Train and score the runs that are not done, `jobs` of them at a time, each on its share of the cores.
+def perform(runs: Sequence[Run], plan: Plan, *, jobs: int = 1) -> list[str]:
+    """Train and score the runs that are not done, `jobs` of them at a time, and return what went wrong with which.
 
-    One that was interrupted goes on where its state was last saved. UserError where the plan's folder holds runs on
-    other data or the work was asked to stop and, once the others are through, RunsError, naming those that failed.
+    Each has its share of the cores. One that was interrupted goes on where its state was last saved. UserError where
+    the plan's folder holds runs on other data, or the work was asked to stop.
     """
     _refuse_other_data(plan)
     once = {folder_of(run, plan): run for run in runs}
@@ -155,9 +146,16 @@ def perform(runs: Sequence[Run], plan: Plan, *, jobs: int = 1) -> None:
     with ProgressBar(len(todo), "runs") as bar:
         for done, (run, error) in enumerate(_messages(todo, plan, jobs=min(jobs, len(todo))), start=1):
             bar.update(done, run.name)
+            if error == STOPPED:
+                raise UserError(f"{run.name}: {STOPPED}")
             failed += [] if error is None else [f"{run.name}: {error}"]
+    return failed
+
+
+def refuse_failed(failed: Sequence[str]) -> None:
+    """Raise UserError for what `perform` returns, where that is anything."""
     if failed:
-        raise RunsError(f"{len(failed)} of {len(todo)} runs failed: {'; '.join(failed)}")
+        raise UserError(f"{len(failed)} {'run' if len(failed) == 1 else 'runs'} failed: {'; '.join(failed)}")
 
 
 def _refuse_other_data(plan: Plan) -> None:
@@ -217,19 +215,16 @@ def _next_ended(ended: Any, workers: Sequence[Any]) -> Message:
             codes = [worker.exitcode for worker in workers if worker.exitcode]
             if codes:
                 raise UserError(
-                    f"a process that trained ended with {codes[0]}: it was asked to stop, or memory ran out, of which "
-                    "fewer --jobs need less; what is done stays, so repeat the command"
+                    f"a process that trained ended with {codes[0]}, as when memory runs out: fewer --jobs need less; "
+                    "what is done stays, so repeat the command"
                 ) from None
 
 
 def _worker(queue: Any, ended: Any, plan: Plan, threads: int) -> None:
     """Do runs from a queue until it hands out None."""
     torch.set_num_threads(threads)
-    try:
-        for message in _work(iter(queue.get, None), plan):
-            ended.put(message)
-    except StoppedError:
-        sys.exit(128 + signal.SIGTERM)
+    for message in _work(iter(queue.get, None), plan):
+        ended.put(message)
 
 
 def _work(runs: Iterator[Run], plan: Plan) -> Iterator[Message]:
@@ -245,12 +240,13 @@ def _work(runs: Iterator[Run], plan: Plan) -> Iterator[Message]:
                 if outcome_of(run, plan) is None:
                     with log.open("w", encoding="utf-8") as file, contextlib.redirect_stderr(file):
                         try:
-                            _do(run, plan, train_data, test_data)
+                            finished = _do(run, plan, train_data, test_data)
                         except Exception:
                             traceback.print_exc(file=file)
                             raise
-        except StoppedError:
-            raise
+                    if not finished:
+                        yield run, STOPPED
+                        return
         except Exception as error:  # one run that fails must not stop the others; its log says where
             yield run, f"{error} (see {log})"
         else:
@@ -276,8 +272,8 @@ def _alike(one: Recipe, other: Recipe) -> bool:
     return content(one) == content(other)
 
 
-def _do(run: Run, plan: Plan, train_data: Dataset, test_data: Dataset) -> None:
-    """Train, unless only the scoring was missing, and score."""
+def _do(run: Run, plan: Plan, train_data: Dataset, test_data: Dataset) -> bool:
+    """Train, unless only the scoring was missing, and score; return whether it was not asked to stop before."""
     folder = folder_of(run, plan)
     recipe = recipe_at_scale(run.recipe, plan, class_names=train_data.class_names)
     start = time.monotonic()
@@ -296,7 +292,7 @@ def _do(run: Run, plan: Plan, train_data: Dataset, test_data: Dataset) -> None:
             resume=goes_on,
         )
         if (folder / STATE).exists():
-            raise StoppedError("it was asked to stop: repeat the command to go on")
+            return False
         _write_json(folder / "trained.json", {"seconds": time.monotonic() - start})
     training = json.loads((folder / "trained.json").read_text(encoding="utf-8"))["seconds"]
 
@@ -317,6 +313,7 @@ def _do(run: Run, plan: Plan, train_data: Dataset, test_data: Dataset) -> None:
         steps=recipe.schedule.steps or 0,
     )
     _write_json(folder / "outcome.json", asdict(outcome))
+    return True
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

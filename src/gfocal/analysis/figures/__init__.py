@@ -21,7 +21,7 @@ from gfocal.analysis.figures import (
 )
 from gfocal.analysis.figures.base import Drawing, Figure, Material
 from gfocal.analysis.figures.plotting import STYLE, write
-from gfocal.analysis.runs import Plan, Run, folder_of, perform
+from gfocal.analysis.runs import Plan, Run, folder_of, perform, refuse_failed
 from gfocal.analysis.scales import get_scale
 from gfocal.config import Recipe
 from gfocal.errors import UserError, unknown
@@ -50,7 +50,7 @@ def reproduce_figure(
     sources = _given(name, figure, models) if models else tuple(folder_of(run, plan) for run in runs)
     opened = scale.test(plan.data) if figure.needs_data else None
     if runs:
-        perform(runs, plan, jobs=jobs)
+        refuse_failed(perform(runs, plan, jobs=jobs))
     png, table = plan.home / f"{name}.png", plan.home / f"{name}.csv"
     # the settings of matplotlib are the process's: they are put back
     with rc_context(STYLE):
