@@ -15,6 +15,7 @@ from gfocal.config import BackboneConfig
 from gfocal.errors import UserError
 from gfocal.model import Model
 from gfocal.recipes import get_recipe
+from gfocal.runtime import eager
 from gfocal.structures import Raw
 
 RECIPES = ("gfl_r18_mini", "gflv2_r18_mini", "atss_r50_fpn_1x", "ssd512_vgg16", "retinanet_r50_fpn_1x")
@@ -66,6 +67,18 @@ def test_bfloat16_is_near() -> None:
     images = torch.randn(1, 3, 96, 96)
     assert_same(model.forward(images, precision="bfloat16"), direct(model, images), relative=0.03)
     assert_same(model.forward(images), direct(model, images), relative=1e-5)
+
+
+def test_weights_in_the_precision_already_give_what_autocast_makes_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eager, "_packs", lambda dtype: False)  # as on a GPU, or a CPU without such instructions
+    model = small("gflv2_r18_mini")
+    images = torch.randn(1, 3, 96, 96).contiguous(memory_format=torch.channels_last)
+    twin = eager.folded(model.detector)[0]
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        wanted = twin(images)
+    assert_same(model.forward(images, precision="bfloat16"), wanted, relative=0)
+    assert_same(model.forward(images), direct(model, images), relative=1e-5)
+    assert all(weight.dtype is torch.float32 for weight in model.detector.parameters())
 
 
 def optimise(model: Model) -> None:

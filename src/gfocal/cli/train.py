@@ -54,6 +54,7 @@ def train(
         str, typer.Option("--on-bad-data", help="error: stop; skip: leave out, count and list what cannot be used")
     ] = "error",
     save_every: Annotated[int, typer.Option("--save-every", min=0, help="steps between saved states")] = 200,
+    compile: Annotated[bool, typer.Option("--compile", help="compile the detector, which takes minutes first")] = False,
     logger: Annotated[Names, typer.Option("--logger", help="wandb or mlflow, beside TensorBoard and CSV")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="of weights, order and augmentation")] = 0,
     workers: Workers = 2,
@@ -97,6 +98,7 @@ def train(
         patience=patience,
         on_bad_data=on_bad_data,
         save_every=save_every,
+        compile=compile,
         loggers=logger or (),
         seed=seed,
         workers=workers,

@@ -16,16 +16,28 @@ from gfocal.runtime.packing import pack
 def accelerated(detector: Detector, dtype: torch.dtype) -> Detector:
     """Return a copy of a detector for inference in `dtype`: norms folded, and on a CPU convolutions packed and fused.
 
+    Elsewhere weights of convolutions are in `dtype` already, which autocast would make of them for every picture.
     Weights that nothing changes are those of `detector` themselves. A backbone that cannot be traced keeps its norms.
     """
     twin, graphs = folded(detector)
-    if _device(detector).type == "cpu" and _packs(dtype):
-        pack(twin, dtype)
-        for graph in graphs:
-            fuse_additions(graph)
-            fuse_activations(graph)
-            graph.recompile()
+    if _device(detector).type != "cpu" or not _packs(dtype):
+        cast(twin, dtype)
+        return twin
+    pack(twin, dtype)
+    for graph in graphs:
+        fuse_additions(graph)
+        fuse_activations(graph)
+        graph.recompile()
     return twin
+
+
+def cast(network: nn.Module, dtype: torch.dtype) -> None:
+    """Give every plain convolution of a network a weight and a bias of its own in `dtype`."""
+    for module in network.modules():
+        if type(module) is nn.Conv2d and module.weight.dtype is not dtype:
+            module.weight = nn.Parameter(module.weight.detach().to(dtype), requires_grad=False)
+            if module.bias is not None:
+                module.bias = nn.Parameter(module.bias.detach().to(dtype), requires_grad=False)
 
 
 @torch.no_grad()

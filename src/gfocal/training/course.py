@@ -97,7 +97,7 @@ def make_course(
     schedule, pictures = model.recipe.schedule, model.recipe.pictures
     total = schedule.steps or max(round(schedule.epochs * len(train_data) / schedule.batch), 1)
     pin, writes = fabric.device.type == "cuda", fabric.is_global_zero
-    stepper = _stepper(fabric, model, dtype=dtype, total=total, out=out)
+    stepper = _stepper(fabric, model, dtype=dtype, total=total, out=out, compiled=settings.compile)
     average = None if schedule.average is None else Average(model.detector, schedule.average)
     kept = (
         model
@@ -146,14 +146,14 @@ def make_course(
     )
 
 
-def _stepper(fabric: Fabric, model: Model, *, dtype: torch.dtype, total: int, out: Path) -> Stepper:
+def _stepper(fabric: Fabric, model: Model, *, dtype: torch.dtype, total: int, out: Path, compiled: bool) -> Stepper:
     """Return what moves the weights, of the parts that are not frozen."""
     schedule = model.recipe.schedule
     freeze(model.detector, schedule.freeze)
     optimizer = make_optimizer(model.detector, schedule)
     return Stepper(
         fabric,
-        fabric.setup_module(Learner(model.detector, model.criterion, dtype)),
+        fabric.setup_module(Learner(model.detector, model.criterion, dtype, compiled=compiled)),
         optimizer=optimizer,
         scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(schedule, total)),
         scaler=torch.amp.GradScaler(fabric.device.type, enabled=dtype is torch.float16),

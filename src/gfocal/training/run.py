@@ -59,6 +59,7 @@ def train(
     patience: int | None = None,
     on_bad_data: str = "error",
     save_every: int = 200,
+    compile: bool = False,
     loggers: Sequence[str] = (),
     resume: bool = False,
     seed: int = 0,
@@ -79,9 +80,10 @@ def train(
     accumulate: such batches to a step. The learning rate follows the pictures of a step, batch × accumulate × devices
     × nodes, in proportion; without `batch` they are as many as the recipe's. epochs, steps, freeze, average, patience:
     instead of the schedule's. on_bad_data: "skip" leaves out, counts and lists what of the data cannot be used.
-    save_every: steps between saved states. loggers: "wandb", "mlflow". resume: go on with the run that `out` holds,
-    to the same weights as if it had never stopped. precision, device: None chooses. devices, nodes: processes on
-    each machine, machines. UserError for anything that does not fit, before the folder is made.
+    save_every: steps between saved states. compile: have PyTorch compile the detector, minutes before the first step
+    that pay in long runs; where it cannot, the run does without. loggers: "wandb", "mlflow". resume: go on with the
+    run that `out` holds, to the same weights as if it had never stopped. precision, device: None chooses. devices,
+    nodes: processes on each machine, machines. UserError for anything that does not fit, before the folder is made.
     """
     out = Path(out)
     original = get_recipe(recipe)
@@ -97,6 +99,7 @@ def train(
         nodes=nodes,
         on_bad_data=on_bad_data,
         save_every=save_every,
+        compile=compile,
         loggers=tuple(loggers),
     )
     check_loggers(settings.loggers)

@@ -27,8 +27,8 @@ class Settings:
 
     data: what --data takes, None where open data sets were handed over. batch: pictures of one process at a time.
     accumulate: such batches to a step. devices, nodes: processes on each machine, machines. save_every: steps between
-    saved states. on_bad_data: whether what of the data cannot be used ends the run or is left out. loggers: names of
-    `LOGGERS` beside the curves that are always written.
+    saved states. compile: whether PyTorch compiles the detector. on_bad_data: whether what of the data cannot be used
+    ends the run or is left out. loggers: names of `LOGGERS` beside the curves that are always written.
     """
 
     data: str | None
@@ -42,6 +42,7 @@ class Settings:
     nodes: int
     on_bad_data: str
     save_every: int
+    compile: bool
     loggers: tuple[str, ...]
 
     def __post_init__(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 import torch
@@ -13,26 +14,41 @@ from gfocal.criterion import Criterion
 from gfocal.data.collate import Batch
 from gfocal.detector import Detector
 from gfocal.devices import autocast
+from gfocal.errors import first_line
+from gfocal.structures import Raw
 from gfocal.training.guard import Guard
+
+logger = logging.getLogger(__name__)
 
 
 @final
 class Learner(nn.Module):
     """What is trained: from pictures and truths to named losses; one module, so that processes can share its gradients.
 
-    dtype: of convolutions.
+    dtype: of convolutions. compiled: whether PyTorch compiles the detector; where it cannot, the run does without.
     """
 
-    def __init__(self, detector: Detector, criterion: Criterion, dtype: torch.dtype) -> None:
+    def __init__(self, detector: Detector, criterion: Criterion, dtype: torch.dtype, *, compiled: bool = False) -> None:
         super().__init__()
         self.detector = detector
         self.criterion = criterion
         self.dtype = dtype
+        self._compiled: Callable[[Tensor], Raw] | None = torch.compile(detector.forward) if compiled else None
 
     def forward(self, images: Tensor, truths: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Return the losses of a batch (b, 3, h, w), as `Criterion` gives them."""
         with autocast(self.dtype, images.device):
-            return self.criterion(self.detector(images), truths)
+            return self.criterion(self._found(images), truths)
+
+    def _found(self, images: Tensor) -> Raw:
+        if self._compiled is None:
+            return self.detector(images)
+        try:
+            return self._compiled(images)
+        except RuntimeError as error:  # what PyTorch raises for all that its compilers complain of
+            logger.warning("PyTorch cannot compile here (%s): going on without", first_line(error))
+            self._compiled = None
+            return self.detector(images)
 
 
 @final
