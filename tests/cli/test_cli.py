@@ -400,8 +400,9 @@ def test_a_split_without_annotations_gives_the_file_for_the_server(capsys, run_f
 def test_demo_replaces_a_former_run_scores_and_writes_one_page(capsys, tmp_path):
     out = tmp_path / "demo"
     out.mkdir()
-    for name in ("recipe.yaml", "of_a_former_run.txt"):
-        (out / name).write_text("old")
+    (out / "recipe.yaml").write_text(gfocal.get_recipe("gflv2_r18_mini").to_yaml())
+    (out / "run.json").write_text(json.dumps({"data": "scenes", "loggers": []}))
+    (out / "of_a_former_run.txt").write_text("old")
     code, text, _ = ran(capsys, "demo", "--out", out, "--steps", "2")
     assert code == 0
     assert "on 200 held-out scenes" in text

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -50,6 +50,7 @@ def bright(picture: np.ndarray) -> Tensor:
 
 @any_mix
 @given(seed=SEEDS, which=st.integers(0, 4))
+@example(seed=225, which=3)
 def test_a_box_stays_on_its_block(name: str, seed: int, which: int) -> None:
     rng = np.random.default_rng(seed)
     count = {"mixup": 2, "both": 5}.get(name, 4)
@@ -64,7 +65,8 @@ def test_a_box_stays_on_its_block(name: str, seed: int, which: int) -> None:
     assert (boxes >= 0).all()
     assert (boxes <= torch.tensor([picture.shape[1], picture.shape[0]] * 2)).all()
     if len(boxes) and (boxes[0, 2:] - boxes[0, :2]).min() >= 3:
-        check_on_block(bright(picture), boxes[0])
+        # of the white of a mosaic, mixup may blend a part only
+        check_on_block(bright(picture), boxes[0], least=0.3 if name == "both" else 0.5)
     assert len(boxes) or name != "mixup"
 
 
