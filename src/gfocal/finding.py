@@ -91,7 +91,8 @@ def find_all(model: Predictor, tasks: Iterable[Task], search: Search) -> Generat
 def load_for_search(model: str | Path, search: Search, *, pictures: int | None, device: str | None) -> Predictor:
     """Return what `gfocal.load` gives for a model, ready for a run over so many pictures (see `load_for`)."""
     # a tile that is not resized is seen as it is
-    size = search.size or (None if search.tiling is None else search.tiling.tile)
+    tile = None if search.tiling is None else search.tiling.tile
+    size = search.size or (tile and (min(tile), max(tile)))
     return load_for(
         model, pictures=pictures, device=device, backend=search.backend, size=size, precision=search.precision
     )

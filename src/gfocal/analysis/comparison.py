@@ -237,7 +237,8 @@ class Comparison:
 
     def verdict(self, paper_difference: float) -> Verdict:
         """Return what the interval says of the paper's difference; one seed decides nothing."""
-        return _verdict(self.low, self.high, paper_difference) if self.seeds > 1 else "undecided"
+        found = _verdict(self.low, self.high, paper_difference)
+        return found if self.seeds > 1 or not found else "undecided"
 
 
 @dataclass(frozen=True)

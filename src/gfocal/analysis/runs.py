@@ -233,24 +233,28 @@ def _work(runs: Iterator[Run], plan: Plan) -> Iterator[Message]:
     train_data, test_data = scale.train(plan.data), scale.test(plan.data)
     for run in runs:
         log = folder_of(run, plan).with_suffix(".log")
-        log.parent.mkdir(parents=True, exist_ok=True)
         try:
-            # another command may be at the same run, and have done it when the lock is free
-            with FileLock(log.with_suffix(".lock")):
-                if outcome_of(run, plan) is None:
-                    with log.open("w", encoding="utf-8") as file, contextlib.redirect_stderr(file):
-                        try:
-                            finished = _do(run, plan, train_data, test_data)
-                        except Exception:
-                            traceback.print_exc(file=file)
-                            raise
-                    if not finished:
-                        yield run, STOPPED
-                        return
+            finished = _done_alone(run, plan, train_data, test_data, log)
         except Exception as error:  # one run that fails must not stop the others; its log says where
             yield run, f"{error} (see {log})"
-        else:
-            yield run, None
+            continue
+        yield run, None if finished else STOPPED
+        if not finished:
+            return
+
+
+def _done_alone(run: Run, plan: Plan, train_data: Dataset, test_data: Dataset, log: Path) -> bool:
+    """Do a run that no other command is at, if it is not done by then, and return what `_do` does."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(log.with_suffix(".lock")):
+        if outcome_of(run, plan) is not None:
+            return True
+        with log.open("w", encoding="utf-8") as file, contextlib.redirect_stderr(file):
+            try:
+                return _do(run, plan, train_data, test_data)
+            except Exception:
+                traceback.print_exc(file=file)
+                raise
 
 
 def recipe_at_scale(recipe: Recipe, plan: Plan, *, class_names: tuple[str, ...]) -> Recipe:
