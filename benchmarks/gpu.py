@@ -37,6 +37,8 @@ def main() -> None:
             except torch.OutOfMemoryError:
                 print(f"batch {batch} in {precision}: does not fit into this GPU's memory", flush=True)
             torch.cuda.empty_cache()
+            # or what was compiled before counts against the few graphs that PyTorch compiles of one function
+            torch._dynamo.reset()
     quality_cost.main()
     sys.argv[1:] = []
     training_step.main()

@@ -2,14 +2,16 @@
 
     python benchmarks/guard.py [--store]
 
-Every figure is the median time of a work over that of the bare convolutions of gflv2_r18_mini at 256x320, all in turns,
-in float32, which every machine has.
-Writes runs/bench.json; a ratio more than 1.15 times the stored one is reported. --store makes this run the stored one.
+Every figure is the time of a work over that of the bare convolutions of gflv2_r18_mini at 256x320 in the same turn, in
+float32, the median over all turns. Writes runs/bench.json; a ratio more than 1.15 times the stored one is reported, if
+that was stored on a machine alike: elsewhere convolutions and the rest are not fast and slow in the same proportion.
+--store makes this run the stored one.
 """
 
 from __future__ import annotations
 
 import json
+import platform
 import statistics
 import sys
 from collections.abc import Callable
@@ -23,10 +25,12 @@ from gfocal.analysis.benchmark import bare_convolutions
 from gfocal.analysis.efficiency import alternate
 from gfocal.data.collate import pad
 from gfocal.data.scenes import Scenes
+from gfocal.devices import keep_memory
 from gfocal.model import build
 
 STORED = Path(__file__).with_name("ratios.json")
 OUT = Path("runs/bench.json")
+CPUS = Path("/proc/cpuinfo")
 LIMIT = 1.15
 SIZE = (256, 320)
 TURNS = 31
@@ -59,18 +63,34 @@ def works() -> dict[str, Callable[[], object]]:
     }
 
 
+def machine() -> str:
+    """Return what ratios depend on."""
+    model = ""
+    if CPUS.is_file():
+        model = next((line for line in CPUS.read_text().splitlines() if line.startswith("model name")), "")
+    name = model.partition(":")[2].strip() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+
+
+def _ratio(times: list[float], base: list[float]) -> float:
+    return round(statistics.median(one / other for one, other in zip(times, base, strict=True)), 4)
+
+
 def main() -> None:
+    keep_memory()
     todo = works()
-    times = alternate(list(todo.values()), turns=TURNS, device=torch.device("cpu"))
-    medians = [statistics.median(values) for values in times]
-    ratios = {name: round(median / medians[0], 4) for name, median in zip(todo, medians, strict=True)}
+    base, *rest = alternate(list(todo.values()), turns=TURNS, device=torch.device("cpu"))
+    ratios = {name: _ratio(times, base) for name, times in zip(list(todo)[1:], rest, strict=True)}
     OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps(ratios, indent=2) + "\n")
-    stored = json.loads(STORED.read_text()) if STORED.is_file() else {}
+    OUT.write_text(json.dumps({"machine": machine(), "ratios": ratios}, indent=2) + "\n")
+    stored = json.loads(STORED.read_text()) if STORED.is_file() else {"machine": None, "ratios": {}}
+    alike = stored["machine"] == machine()
     for name, ratio in ratios.items():
-        known = stored.get(name)
-        slower = known is not None and ratio > LIMIT * known
+        known = stored["ratios"].get(name)
+        slower = alike and known is not None and ratio > LIMIT * known
         print(f"{name:<24} {ratio:8.3f}  stored {known}{'  SLOWER' if slower else ''}")
+    if not alike:
+        print(f"the stored ratios are of another machine, {stored['machine']}: nothing is compared")
     print(f"written to {OUT}")
     if "--store" in sys.argv:
         STORED.write_text(OUT.read_text())

@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/postprocess.py [PICTURE ...]
 
 Post-processing: 80 classes at 800x1216, from no score above the threshold to all of them. Preparing: a JPEG of 640x480
-full of noise, and pictures of yours, to 800 rows. CPU time, the least of 200 runs. Targets: 5 ms, 8 ms where all scores
-are above, 6 ms for the picture.
+full of noise, and pictures of yours, to 800 rows. CPU time, the median of 200 runs. Targets: 5 ms, 8 ms where
+all scores are above, 6 ms for the picture.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def main() -> None:
         ratio = statistics.median(ours) / statistics.median(theirs)
         name = str(dtype).removeprefix("torch.") + (" (chosen by default)" if dtype is chosen else "")
         seconds = statistics.median(ours)
-        print(f"{name}: {ratio:.3f} of the bare layers, {seconds:.2f} s a step", flush=True)
+        print(f"{name}: {ratio:.3f} of the bare layers, {1e3 * seconds:.1f} ms a step", flush=True)
 
 
 if __name__ == "__main__":

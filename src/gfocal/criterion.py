@@ -70,30 +70,40 @@ class Criterion:
 
 
 def ground_truth(raw: Raw, truths: Sequence[Mapping[str, Any]]) -> GroundTruth:
-    """Return the boxes of all pictures in one row, on the device of `raw`."""
+    """Return the boxes of all pictures in one row, on the device of `raw`; ValueError for what does not fit."""
     device = raw.scores.device
     if len(truths) != raw.scores.shape[0]:
         raise ValueError(f"{len(truths)} ground truths were given for a batch of {raw.scores.shape[0]} pictures")
+    for place, truth in enumerate(truths):
+        boxes, labels = truth["boxes"].shape, truth["labels"].shape
+        if boxes[1:] != (4,) or labels != boxes[:1]:
+            raise ValueError(
+                f"picture {place} of the batch: boxes must be (g, 4) and labels (g,), got {tuple(boxes)} and "
+                f"{tuple(labels)}"
+            )
     finest = raw.priors.grids[0]
     whole = (finest.height * finest.stride, finest.width * finest.stride)
     counts = [len(truth["boxes"]) for truth in truths]
     picture = torch.arange(len(truths)).repeat_interleave(torch.tensor(counts))
     extents = torch.tensor([truth.get("size", whole) for truth in truths], dtype=torch.float32)
-    labels = torch.cat([truth["labels"].reshape(-1) for truth in truths])
-    _refuse_unknown(labels, raw.scores.shape[-1])
+    labels = torch.cat([truth["labels"] for truth in truths])
+    boxes = torch.cat([truth["boxes"] for truth in truths])
+    _refuse_unknown(labels, boxes, raw.scores.shape[-1])
     return GroundTruth(
-        boxes=torch.cat([truth["boxes"].reshape(-1, 4) for truth in truths]).to(device, torch.float32),
+        boxes=boxes.to(device, torch.float32),
         labels=labels.to(device, torch.long),
         picture=picture.to(device, non_blocking=True),
         extents=extents.to(device, non_blocking=True),
     )
 
 
-def _refuse_unknown(labels: Tensor, num_classes: int) -> None:
-    """Raise ValueError for labels beyond the classes; those on a GPU are not looked at, which would wait for it."""
+def _refuse_unknown(labels: Tensor, boxes: Tensor, num_classes: int) -> None:
+    """Raise ValueError for values that nothing can learn; those on a GPU are not looked at, which would wait for it."""
     wrong = labels[(labels < 0) | (labels >= num_classes)] if labels.is_cpu else labels[:0]
     if len(wrong):
         raise ValueError(f"labels must lie in 0..{num_classes - 1}, got {wrong[0].item()}")
+    if boxes.is_cpu and not boxes.isfinite().all():
+        raise ValueError(f"boxes must be finite, got {boxes[~boxes.isfinite().all(dim=1)][0].tolist()}")
 
 
 def _positives(match: Match, truth: GroundTruth) -> Tensor:

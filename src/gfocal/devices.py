@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -106,8 +107,26 @@ def _capability() -> str:
 
 
 def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
-    """Return the context in which convolutions run in `dtype`."""
-    return nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype)
+    """Return the context in which convolutions run in `dtype`; in float32 a GPU may not round to TF32."""
+    if dtype is not torch.float32:
+        return torch.autocast(device.type, dtype)
+    return nullcontext() if device.type == "cpu" else _without_tf32()
+
+
+@contextmanager
+def _without_tf32() -> Generator[None]:
+    """Keep convolutions from rounding to the 10 bits of TF32, unless the user has said what each operator may do."""
+    cudnn = torch.backends.cudnn
+    try:
+        before = cudnn.allow_tf32
+    except RuntimeError:  # how PyTorch says that operators have settings of their own
+        yield
+        return
+    cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before
 
 
 def _fast_bfloat16(device: torch.device) -> bool:

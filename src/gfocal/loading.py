@@ -76,7 +76,7 @@ def load_for(
         logger.info("OpenVINO cannot compute this model (%s): PyTorch it is", first_line(error))
         return model
     ours = _trial(model, size, precision)
-    chosen = other if theirs < ours else model
+    chosen = other if theirs < WORTH * ours else model
     logger.info("OpenVINO %.0f ms a picture, PyTorch %.0f ms: %s it is", 1e3 * theirs, 1e3 * ours, chosen.backend)
     return chosen
 
@@ -95,3 +95,6 @@ def _trial(model: Model, size: tuple[int, int] | None, precision: str | None) ->
 
 LONG_RUN = 500
 """Pictures from where on the seconds that converting and trying take are worth it."""
+
+WORTH = 0.95
+"""Share of PyTorch's time that another backend may take at most: a trial on a busy machine is no closer than that."""

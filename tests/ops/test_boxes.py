@@ -44,6 +44,13 @@ def test_extra_dimensions_and_none_at_all_are_kept() -> None:
     assert ltrb_to_boxes(points[:0], boxes[:0], strides[:0]).shape == (0, 3, 4)
 
 
+def test_half_precision_neither_overflows_nor_vanishes() -> None:
+    a, b = torch.tensor([[0.0, 0, 400, 400]]), torch.tensor([[0.0, 0, 400, 200]])
+    for measure in (box_iou_pairwise, generalized_box_iou_pairwise):
+        torch.testing.assert_close(measure(a.half(), b.half()), measure(a, b))
+    assert centerness(torch.zeros(1, 4, dtype=torch.float16)).item() == 0
+
+
 # ---------------------------------------------------------------- centerness
 
 

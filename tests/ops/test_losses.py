@@ -196,6 +196,17 @@ def test_the_product_form_is_finite_for_any_logit_and_close_to_float64(beta: flo
         torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-5)
 
 
+def test_the_slope_of_the_product_form_keeps_its_digits_where_negatives_end() -> None:
+    values = torch.linspace(-30, 10, 81)
+    cls, quality = torch.meshgrid(values, values, indexing="ij")
+    slopes: list[Tensor] = []
+    for dtype in (torch.float32, torch.float64):
+        c, q = cls.reshape(-1, 1).to(dtype).requires_grad_(), quality.reshape(-1).to(dtype).requires_grad_()
+        loss = quality_focal_loss_of_product(c, q, torch.zeros_like(c), beta=0.0)
+        slopes.append(torch.stack([one.flatten() for one in torch.autograd.grad(loss.sum(), (c, q))]))
+    torch.testing.assert_close(slopes[0].double(), slopes[1], rtol=1e-5, atol=0)
+
+
 # ---------------------------------------------------------------- precision and gradients
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import platform
-import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gfocal.analysis.efficiency import alternate
-from gfocal.data.collate import pad
+from gfocal.analysis.efficiency import alternate, middle_and_quartiles
+from gfocal.data.collate import Prepared, pad
 from gfocal.data.pictures import read_picture
 from gfocal.data.scenes import Scenes
 from gfocal.devices import choose_precision
@@ -36,13 +35,14 @@ BARE = "bare convolutions"
 class Timing:
     """What one piece of work took: seconds a picture, the median over the turns and their quartiles.
 
-    ratio: of the medians, to the first line of the benchmark.
+    ratio: to the first line of the benchmark in the same turn, the median over the turns, and its quartiles.
     """
 
     work: str
     seconds: float
     quartiles: tuple[float, float]
     ratio: float
+    ratio_quartiles: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,15 @@ class Benchmark:
         lines = [
             f"{self.device}, {self.precision}, {self.threads} threads, PyTorch {self.torch}, {self.batch} x "
             f"{self.size[0]}x{self.size[1]}, median of {self.turns} turns",
-            f"{'':<36} {'ms a picture':>12} {'quartiles':>17} {'ratio':>7}",
+            f"{'':<50} {'ms a picture':>12} {'quartiles':>17} {'ratio':>8} {'quartiles':>13}",
         ]
         for one in self.timings:
             low, high = (f"{1000 * value:.1f}" for value in one.quartiles)
-            lines.append(f"{one.work:<36} {1000 * one.seconds:>12.1f} {low:>8} {high:>8} {one.ratio:>7.3f}")
+            ratios = (one.ratio, *one.ratio_quartiles)
+            lines.append(
+                f"{one.work:<50} {1000 * one.seconds:>12.1f} {low:>8} {high:>8} "
+                + " ".join(f"{value:>{width}.3f}" for value, width in zip(ratios, (8, 6, 6), strict=True))
+            )
         return "\n".join(lines)
 
     def save(self, path: Path) -> None:
@@ -125,9 +129,9 @@ def benchmark(
         with torch.inference_mode():
             times = alternate(list(works.values()), turns=turns, device=where, progress=progress)
     per_picture = {name: [value / batch for value in values] for name, values in zip(works, times, strict=True)}
-    base = statistics.median(next(iter(per_picture.values())))
+    first = next(iter(per_picture.values()))
     return Benchmark(
-        timings=tuple(_timing(name, values, base) for name, values in per_picture.items()),
+        timings=tuple(_timing(name, values, first) for name, values in per_picture.items()),
         device=_device_name(where),
         precision=str(choose_precision(precision, where)).removeprefix("torch."),
         threads=torch.get_num_threads(),
@@ -148,7 +152,9 @@ def _works(
         works |= _parts(first, picture, size=size, batch=batch, precision=precision)
     for name, model in models.items():
         prepared = model.prepare((min(size), max(size)))(read_picture(picture))
-        images = pad(prepared.image).expand(batch, -1, -1, -1).contiguous()
+        images = _pictures(prepared, batch)
+        # a file's runtime takes them from the CPU, whatever it computes on
+        images = images.to(model.device) if isinstance(model, Model) else images
         sizes, scales = [prepared.size] * batch, [prepared.scale] * batch
 
         def find(model: Predictor = model, images: Tensor = images, geometry: Any = (sizes, scales)) -> object:
@@ -169,7 +175,7 @@ def _parts(
     """Return the parts that the time of a model goes to."""
     prepare = model.prepare((min(size), max(size)))
     prepared = prepare(read_picture(picture))
-    images = pad(prepared.image).expand(batch, -1, -1, -1).contiguous()
+    images = _pictures(prepared, batch).to(model.device)
     raw = model.forward(images, precision=precision)
     return {
         BARE: bare_convolutions(model, images, precision=precision),
@@ -177,6 +183,11 @@ def _parts(
         "network": lambda: model.forward(images, precision=precision),
         "post-processing": lambda: model.postprocess(raw, [prepared.size] * batch, scales=[prepared.scale] * batch),
     }
+
+
+def _pictures(prepared: Prepared, batch: int) -> Tensor:
+    """Return a batch of one picture, in the layout in which pictures are prepared."""
+    return pad(prepared.image).expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
@@ -237,9 +248,11 @@ def _jpeg(folder: Path, size: tuple[int, int]) -> Path:
     return path
 
 
-def _timing(work: str, seconds: Sequence[float], base: float) -> Timing:
-    low, middle, high = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else [seconds[0]] * 3
-    return Timing(work, middle, (low, high), middle / base)
+def _timing(work: str, seconds: Sequence[float], base: Sequence[float]) -> Timing:
+    # within a turn, what disturbs the one mostly disturbs the other
+    ratios = [value / other for value, other in zip(seconds, base, strict=True)]
+    middle, ends = middle_and_quartiles(seconds)
+    return Timing(work, middle, ends, *middle_and_quartiles(ratios))
 
 
 def _device_name(device: torch.device) -> str:

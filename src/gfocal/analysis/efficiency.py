@@ -105,7 +105,17 @@ def alternate(
     return times
 
 
+def middle_and_quartiles(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
+    """Return the median and the lower and upper quartile.
+
+    >>> middle_and_quartiles([3.0, 1.0, 2.0])
+    (2.0, (1.0, 3.0))
+    """
+    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
+    return middle, (low, high)
+
+
 def _ratio(works: Sequence[Callable[[], object]], *, turns: int, device: torch.device) -> float:
-    """Return the median time of the first work over that of the second."""
-    first, second = (statistics.median(seconds) for seconds in alternate(works, turns=turns, device=device))
-    return first / second
+    """Return the time of the first work over that of the second in the same turn, the median over the turns."""
+    first, second = alternate(works, turns=turns, device=device)
+    return statistics.median(ours / theirs for ours, theirs in zip(first, second, strict=True))

@@ -81,6 +81,8 @@ def _quantized(model: Any, ignored: list[str], examples: Callable[[int], Inputs]
             # activations that are never negative get all 256 values for their one side
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=count,
+            # the levels share their convolutions: what is right for one level's bias is wrong for that of the others
+            advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True),
             # some of the nodes change nothing, and NNCF drops those before it looks for names
             ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
         )

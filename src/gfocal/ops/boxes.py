@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gfocal.ops.precision import at_least_float32
+
 
 def boxes_to_ltrb(
     points: Float[Tensor, "*n 2"], boxes: Float[Tensor, "*n 4"], strides: Float[Tensor, "*n"]
@@ -30,9 +32,9 @@ def ltrb_to_boxes(
 def centerness(ltrb: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
     """Return how central a point lies in its box, from 0 on the edge to 1 in the middle (Tian et al. 2019, Eq. 3).
 
-    ltrb: (..., 4) distances from the point to the left, top, right and bottom edge, in any unit.
+    ltrb: (..., 4) distances from the point to the left, top, right and bottom edge, in any unit. In float32 at least.
     """
-    pairs = ltrb.clamp(min=0).unflatten(-1, (2, 2))
+    pairs = at_least_float32(ltrb).clamp(min=0).unflatten(-1, (2, 2))
     nearer, farther = pairs.amin(-2), pairs.amax(-2)
     return (nearer / farther.clamp(min=1e-12)).prod(-1).sqrt()
 
@@ -44,6 +46,7 @@ def _areas(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
 
 def _overlap(a: Float[Tensor, "*n 4"], b: Float[Tensor, "*n 4"], eps: float) -> tuple[Tensor, Tensor]:
     """Return IoU and union of each pair; the union is at least `eps` so that empty boxes give 0, not NaN."""
+    a, b = at_least_float32(a), at_least_float32(b)  # areas soon leave the range of float16
     sides = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
     intersection = sides[..., 0] * sides[..., 1]
     union = (_areas(a) + _areas(b) - intersection).clamp(min=eps)
@@ -53,7 +56,7 @@ def _overlap(a: Float[Tensor, "*n 4"], b: Float[Tensor, "*n 4"], eps: float) -> 
 def box_iou_pairwise(a: Float[Tensor, "*n 4"], b: Float[Tensor, "*n 4"], *, eps: float = 1e-6) -> Float[Tensor, "*n"]:
     """Return the IoU, 0..1, of each box of `a` with the box of `b` at the same place.
 
-    a, b: (..., 4) xyxy in the same unit. `eps` bounds the union from below (square units).
+    a, b: (..., 4) xyxy in the same unit. `eps` bounds the union from below (square units). In float32 at least.
     """
     return _overlap(a, b, eps)[0]
 
@@ -63,8 +66,10 @@ def generalized_box_iou_pairwise(
 ) -> Float[Tensor, "*n"]:
     """Return the generalized IoU, -1..1, of each box of `a` with the box of `b` at the same place.
 
-    a, b: (..., 4) xyxy in the same unit. `eps` bounds the union and the enclosing area from below (square units).
+    a, b: (..., 4) xyxy in the same unit. `eps` bounds the union and the enclosing area from below (square units). In
+    float32 at least.
     """
+    a, b = at_least_float32(a), at_least_float32(b)
     iou, union = _overlap(a, b, eps)
     sides = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).clamp(min=0)
     enclosing = (sides[..., 0] * sides[..., 1]).clamp(min=eps)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 MANY_CELLS = 1000
-"""From where on a few dozen passes over all cells take less time than to sort each cell's bins."""
+"""From where on, on a CPU, a few dozen passes over all cells take less time than to sort each cell's bins."""
 
 
 def top_probabilities(logits: Float[Tensor, "b e h w"], k: int) -> Float[Tensor, "b 4 k h w"]:
@@ -21,7 +21,7 @@ def top_probabilities(logits: Float[Tensor, "b e h w"], k: int) -> Float[Tensor,
     if k > bins:
         raise ValueError(f"k must be at most the number of bins, {bins}, got {k}")
     batch, _, height, width = logits.shape
-    if torch.is_grad_enabled() or batch * height * width < MANY_CELLS:
+    if not logits.is_cpu or torch.is_grad_enabled() or batch * height * width < MANY_CELLS:
         return logits.unflatten(1, (4, bins)).softmax(dim=2).topk(k, dim=2).values
     # the same values in half the time where there are many; its gradient would take longer than that of topk
     planes = logits.permute(0, 2, 3, 1).reshape(-1, 4 * bins).t().contiguous().view(4, bins, -1).softmax(dim=1)

@@ -71,18 +71,13 @@ def quality_focal_loss_of_product(
     """Return the quality focal loss of the product of class and quality scores J = σ(class) · σ(quality) (V2 Eq. 3).
 
     class_logits: (..., classes). quality_logits: (...), one a location. targets: (..., classes), y in 0..1.
-    Computed in log space, log J = log σ(c) + log σ(q) and log(1 - J) = log(σ(-c) + σ(c) σ(-q)), which stays finite,
-    with the right gradient, where the product itself rounds to 0 or 1. ValueError for a negative beta.
+    It is the loss of Eq. 2 at the logit of J, -log(e^-c + e^-q + e^-(c+q)), which is exact and has the right gradient
+    where the product itself rounds to 0 or 1. ValueError for a negative beta.
     """
-    targets, class_logits = at_least_float32(targets), at_least_float32(class_logits)
+    class_logits = at_least_float32(class_logits)
     quality_logits = at_least_float32(quality_logits)[..., None]
-    log_class = F.logsigmoid(class_logits)
-    log_quality = F.logsigmoid(quality_logits)
-    log_joint = log_class + log_quality
-    # log σ(-x) = log σ(x) - x
-    log_rest = torch.logaddexp(log_class - class_logits, log_class + (log_quality - quality_logits))
-    entropy = -(targets * log_joint + (1 - targets) * log_rest)
-    return _modulating(targets - log_joint.exp(), beta) * entropy
+    minus_logits = torch.logaddexp(torch.logaddexp(-class_logits, -quality_logits), -(class_logits + quality_logits))
+    return quality_focal_loss(-minus_logits, targets, beta=beta)
 
 
 def distribution_focal_loss(
@@ -137,4 +132,4 @@ def generalized_focal_loss(
 
 def giou_loss(boxes: Float[Tensor, "*n 4"], targets: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
     """Return 1 - GIoU, 0..2, of each predicted box, xyxy, with its target in the same unit."""
-    return 1 - generalized_box_iou_pairwise(at_least_float32(boxes), at_least_float32(targets))
+    return 1 - generalized_box_iou_pairwise(boxes, targets)

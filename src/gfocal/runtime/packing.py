@@ -19,7 +19,7 @@ class PackedConv2d(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
         super().__init__()
-        self.weight = conv.weight.detach().to(dtype)
+        self.weight = conv.weight.detach().to(dtype).to_mkldnn()
         self.bias = None if conv.bias is None else conv.bias.detach().to(dtype)
         self.geometry: tuple[Any, ...] = list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
         self.kernel, self.out_channels = conv.kernel_size, conv.out_channels
@@ -55,8 +55,6 @@ class PackedConv2d(nn.Module):
     def _laid_out(self, size: torch.Size) -> Tensor:
         """Return the weight as oneDNN wants it for inputs of a size, the same tensor for the same layout."""
         lay_out = torch._C._nn.mkldnn_reorder_conv2d_weight  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
-        if not self.weight.is_mkldnn:
-            self.weight = self.weight.to_mkldnn()
         weight = lay_out(self.weight, *self.geometry, size)
         layout = torch.ops.mkldnn._get_mkldnn_serialized_md(weight).numpy().tobytes()
         if not self._layouts:

@@ -35,9 +35,10 @@ from gfocal.training.validation import validate
 class Course:
     """A run that is ready to go.
 
-    accumulate: batches of the loader to a step. total_steps: length; start: steps done before. validate_every,
-    save_every: steps between validations and between saved states, 0 for never. validate: scores the weights that are
-    kept, None where there is nothing to score them on; show: logs pictures of what they find, at a step.
+    accumulate: batches of the loader to a step. total_steps: length; start: steps done before. validations: how many,
+    evenly spaced, the last one at the end. save_every: steps between saved states, 0 for never. validate: scores the
+    weights that are kept, None where there is nothing to score them on; show: logs pictures of what they find, at a
+    step.
     """
 
     fabric: Fabric
@@ -55,7 +56,7 @@ class Course:
     accumulate: int
     total_steps: int
     start: int
-    validate_every: int
+    validations: int
     save_every: int
 
     def state(self, step: int) -> dict[str, Any]:
@@ -141,7 +142,7 @@ def make_course(
         accumulate=settings.accumulate,
         total_steps=total,
         start=step,
-        validate_every=max(total // schedule.validations, 1) if schedule.validations else 0,
+        validations=schedule.validations,
         save_every=settings.save_every,
     )
 

@@ -34,7 +34,7 @@ def follow(course: Course) -> bool:
                 course.average.update(course.model.detector)
             journal.step(step, losses, lr=rate, waited=ready - start, worked=time.perf_counter() - ready)
             last = step == course.total_steps
-            if course.validate is not None and (last or _due(step, course.validate_every)):
+            if course.validate is not None and is_due(step, course.total_steps, times=course.validations):
                 metrics = course.validate()
                 journal.validation(step, figures_of(metrics))
                 course.keeper.validated(metrics)
@@ -43,7 +43,7 @@ def follow(course: Course) -> bool:
             if last or course.keeper.has_enough:
                 break
             stopped = stop.heard_by(course.fabric, step)
-            if (stopped or _due(step, course.save_every)) and course.fabric.is_global_zero:
+            if (stopped or (course.save_every and step % course.save_every == 0)) and course.fabric.is_global_zero:
                 save_state(course.out, course.state(step))
             if stopped:
                 return False
@@ -59,8 +59,13 @@ def _next(batches: Iterator[list[Batch]]) -> list[Batch]:
         raise error.with_traceback(None) from None
 
 
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
+def is_due(step: int, total_steps: int, *, times: int) -> bool:
+    """Return whether something is due after a step that is to happen so many times in all, the last after the last.
+
+    >>> [step for step in range(1, 11) if is_due(step, 10, times=4)]
+    [3, 5, 8, 10]
+    """
+    return step * times // total_steps > (step - 1) * times // total_steps
 
 
 def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:

@@ -45,6 +45,8 @@ class Learner(nn.Module):
             return self.detector(images)
         try:
             return self._compiled(images)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:  # what PyTorch raises for all that its compilers complain of
             logger.warning("PyTorch cannot compile here (%s): going on without", first_line(error))
             self._compiled = None
