@@ -291,3 +291,8 @@ def test_thousands_of_boxes_in_a_picture_take_moments() -> None:
 def test_bounds_that_no_overlap_can_miss_are_refused(bounds: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="tive must be greater than 0"):
         MaxIoU(positive=bounds[0], negative=bounds[1])
+
+
+def test_any_number_of_levels_is_assigned_alike() -> None:
+    own = MaxIoU()
+    assert own.with_levels(3) is own

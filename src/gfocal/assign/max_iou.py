@@ -35,6 +35,10 @@ class MaxIoU(Assigner):
         # on a GPU all pairs take less time than waiting for the number of those that matter
         return self.match(priors, truth, near=truth.boxes.is_cpu)
 
+    def with_levels(self, count: int) -> MaxIoU:
+        """Return this one, which does not know the levels."""
+        return self
+
     def match(self, priors: Priors, truth: GroundTruth, *, near: bool) -> Match:
         """Return the match of all pictures at once.
 
