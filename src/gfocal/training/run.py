@@ -108,7 +108,6 @@ def train(
     )
     check_loggers(settings.loggers)
     splits = _open(data, Faults(stop=on_bad_data == "error"))
-    changes = {"freeze": freeze, "average": average, "patience": patience}
     resolved = resolve(
         original,
         splits.train.class_names,
@@ -117,7 +116,7 @@ def train(
         size=size,
         epochs=epochs,
         steps=steps,
-        changes={name: value for name, value in changes.items() if value is not None},
+        changes={"freeze": freeze, "average": average, "patience": patience},
     )
     where = choose_device(device)
     dtype = choose_precision(precision, where)
@@ -128,8 +127,7 @@ def train(
         torch.manual_seed(seed)
         model = build(resolved, quality=quality, box=box, device="cpu", fetch_weights=start is None and state is None)
         _refuse_other_recipe(model.recipe, state, out)
-        if start is not None:
-            _go_on_from(start, model)
+        _go_on_from(start, model)
         fabric.launch()
         course = _begin(fabric, model, settings, splits, out=out, where=where, dtype=dtype, state=state)
         finished = follow(course)
@@ -260,8 +258,10 @@ def _refuse_other_recipe(recipe: Recipe, state: dict[str, Any] | None, out: Path
         raise UserError(f"{out}: the run began with another {other[0]}: resume it with the settings it began with")
 
 
-def _go_on_from(start: Weights, model: Model) -> None:
-    """Load weights that were learnt before, and say what of them the classes do not allow to keep."""
+def _go_on_from(start: Weights | None, model: Model) -> None:
+    """Load weights that were learnt before, if any, and say what of them the classes do not allow to keep."""
+    if start is None:
+        return
     if start.recipe.class_names == model.class_names:
         load_state(model.detector, start.state, where=str(start.path))
         logger.info("starting from all weights of %s", start.path)
