@@ -46,7 +46,7 @@ def test_the_focal_loss_is_that_of_the_paper(alpha: float, gamma: float) -> None
 def test_focal_scores_are_sigmoids_of_each_class_alone() -> None:
     logits = torch.randn(2, 3, 4)
     torch.testing.assert_close(Focal().scores(logits), logits.sigmoid())
-    assert Focal().background == 0
+    assert (Focal().outputs(3), Focal().first_probability) == (3, 0.01)
 
 
 def test_weights_of_the_focal_loss_count_at_the_true_class_alone() -> None:
@@ -64,7 +64,7 @@ def test_weights_of_1_change_nothing(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     target = target_of(ROWS, batch=2, count=3)
     for part in (Focal(), Softmax()):
-        logits = torch.randn(2, 3, 3 + part.background, generator=generator)
+        logits = torch.randn(2, 3, part.outputs(3), generator=generator)
         ones = torch.ones(len(ROWS))
         torch.testing.assert_close(part.losses(logits, target, weight=ones), part.losses(logits, target))
 
@@ -135,7 +135,7 @@ def test_softmax_scores_leave_the_background_out() -> None:
     scores = Softmax().scores(logits)
     torch.testing.assert_close(scores, logits.softmax(-1)[..., :4])
     torch.testing.assert_close(scores.sum(-1), 1 - logits.softmax(-1)[..., 4])
-    assert Softmax().background == 1
+    assert (Softmax().outputs(3), Softmax().first_probability) == (4, None)
 
 
 def test_which_negatives_are_hard_has_no_gradient_and_their_loss_has() -> None:
@@ -152,7 +152,7 @@ def test_which_negatives_are_hard_has_no_gradient_and_their_loss_has() -> None:
 @pytest.mark.parametrize("part", [Focal(), Softmax()])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_losses_of_half_logits_are_float32(part: Classification, dtype: torch.dtype) -> None:
-    logits = torch.randn(2, 3, 3 + part.background) * 20
+    logits = torch.randn(2, 3, part.outputs(3)) * 20
     target = target_of(ROWS[:2], batch=2, count=3)
     losses = part.losses(logits.to(dtype), target)
     assert losses.dtype == torch.float32

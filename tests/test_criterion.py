@@ -321,6 +321,24 @@ def test_losses_are_the_same_float32_under_autocast(raw: Raw, tiny_parts: Parts,
     assert_same(losses, expected)
 
 
+def test_the_pairs_tell_what_is_learnt_where_and_what_stands_there(raw: Raw, tiny_parts: Parts) -> None:
+    criterion = tiny_parts.criterion
+    pairs = criterion.pairs(raw, TRUTHS)
+    target, count = pairs.target, len(raw.priors)
+    assert target.positive.any()
+    for row in target.positive.nonzero()[:, 0].tolist():
+        picture, place = divmod(int(target.location[row]), count)
+        prior = raw.priors[torch.tensor([place])]
+        assert torch.equal(target.priors.points[row], prior.points[0])
+        assert torch.equal(pairs.code[row], raw.box[picture, place])
+        box = criterion.family.coding.decode(prior, criterion.box.values(raw.box[picture, place][None]))
+        torch.testing.assert_close(pairs.predicted.boxes[row], box[0])
+        own = TRUTHS[picture]["boxes"]
+        assert isinstance(own, Tensor)
+        assert target.boxes[row].tolist() in own.tolist()
+        torch.testing.assert_close(target.iou[row], torchvision.ops.box_iou(box, target.boxes[row][None])[0, 0])
+
+
 def test_each_picture_needs_its_ground_truth(raw: Raw, tiny_parts: Parts) -> None:
     with pytest.raises(ValueError, match="2 ground truths were given for a batch of 3"):
         tiny_parts.criterion(raw, TRUTHS[:2])

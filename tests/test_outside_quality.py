@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import gfocal
+from gfocal.classification import PRIOR_PROBABILITY
 from gfocal.config import Recipe
 from gfocal.data.collate import collate
 from gfocal.data.examples import EvaluationExamples
@@ -18,7 +19,7 @@ from gfocal.data.scenes import CLASS_NAMES, Scenes
 from gfocal.errors import UserError
 from gfocal.model import Model
 from gfocal.quality import Quality
-from gfocal.quality.base import PRIOR_PROBABILITY, output_conv
+from gfocal.quality.base import output_conv
 from gfocal.quality.joint import DGQP, best_score, product_losses, product_scores
 from gfocal.structures import Raw, Target
 from helpers import Edges, assert_same_detections, head, loud

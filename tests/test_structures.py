@@ -12,7 +12,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from gfocal.errors import UserError
-from gfocal.structures import Detections, EdgeDistributions, Grid, GroundTruth, Priors
+from gfocal.structures import Detections, EdgeDistributions, Grid, GroundTruth, Match, Priors
 
 
 def random_edges(seed: int, count: int = 3, bins: int = 9) -> EdgeDistributions:
@@ -277,3 +277,13 @@ def test_a_grid_counts_its_anchors() -> None:
 def test_a_batch_has_as_many_pictures_as_extents() -> None:
     none = torch.zeros(0, dtype=torch.long)
     assert GroundTruth(torch.zeros(0, 4), none, none, torch.ones(3, 2)).num_pictures == 3
+
+
+def test_the_pairs_of_a_match_have_the_priors_of_their_place_in_the_picture_and_can_be_cut_to_the_positive() -> None:
+    priors = Priors(torch.rand(6, 2), torch.rand(6, 4), torch.rand(6), (Grid(2, 3, 8),))
+    positive = torch.tensor([True, False, True])
+    match = Match(torch.tensor([4, 5, 6 + 1]), torch.tensor([0, 0, 1]), positive, torch.ones(2, 6, dtype=torch.bool))
+    assert torch.equal(match.priors_of(priors).points, priors.points[[4, 5, 1]])
+    learnt = match.positives()
+    assert (learnt.location.tolist(), learnt.truth.tolist(), learnt.positive.all()) == ([4, 7], [0, 1], True)
+    assert learnt.counted is match.counted

@@ -14,7 +14,7 @@ from gfocal.config import Recipe, is_outside, name_of_outside
 from gfocal.criterion import Criterion
 from gfocal.detector import Detector, Outputs
 from gfocal.errors import UserError
-from gfocal.families import Family, family_of
+from gfocal.families import Family, family_of, options_in
 from gfocal.nn.backbone import (
     create_backbone,
     feature_channels,
@@ -56,7 +56,7 @@ def build_parts(
     family = family_of(recipe.family)
     _refuse_absent("quality", recipe.quality, quality)
     _refuse_absent("box", recipe.box, box)
-    box = box or BOXES[str(recipe.box["name"])](**_options(recipe.box))
+    box = box or BOXES[str(recipe.box["name"])](**options_in(recipe.box))
     _refuse_foreign(recipe, family, backbone)
     neck = family.neck(feature_channels(backbone), recipe.head.channels)
     # before what differs from quality to quality, so that one seed gives all of them the same weights up to there
@@ -110,11 +110,7 @@ def _quality(recipe: Recipe, family: Family, box: BoxRepresentation, *, channels
         return family.coding.ltrb(box.values(rows)).permute(0, 3, 1, 2)
 
     head = Head(channels, len(recipe.class_names), anchors, family.classification, ltrb)
-    return QUALITIES[str(recipe.quality["name"])](head, **_options(recipe.quality))
-
-
-def _options(spec: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in spec.items() if key != "name"}
+    return QUALITIES[str(recipe.quality["name"])](head, **options_in(recipe.quality))
 
 
 def _refuse_absent(axis: str, spec: dict[str, Any], given: object | None) -> None:

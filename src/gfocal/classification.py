@@ -15,14 +15,21 @@ from gfocal.ops.losses import focal_loss
 from gfocal.ops.precision import at_least_float32
 from gfocal.structures import Target
 
+PRIOR_PROBABILITY = 0.01
+"""Score that every location starts from (Lin et al. 2017), so that the many negatives do not swamp the first steps."""
+
 
 class Classification(ABC):
     """Class scores and their loss against one class a location.
 
-    background: how many outputs stand for no class, 0 or 1.
+    first_probability: score that every output starts from, or None for logits that start at 0.
     """
 
-    background: int
+    first_probability: float | None
+
+    @abstractmethod
+    def outputs(self, num_classes: int) -> int:
+        """Return how many outputs so many classes need."""
 
     @abstractmethod
     def scores(self, logits: Float[Tensor, "b n o"]) -> Float[Tensor, "b n c"]:
@@ -42,11 +49,15 @@ class Classification(ABC):
 class Focal(Classification):
     """One binary decision a class, learnt with the focal loss (Lin et al. 2017)."""
 
-    background = 0
+    first_probability = PRIOR_PROBABILITY
 
     def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0) -> None:
         self.alpha = at_least("alpha", alpha, 0)
         self.gamma = at_least("gamma", gamma, 0)
+
+    def outputs(self, num_classes: int) -> int:
+        """Return one a class."""
+        return num_classes
 
     def scores(self, logits: Float[Tensor, "b n o"]) -> Float[Tensor, "b n c"]:
         """Return the sigmoid."""
@@ -70,10 +81,14 @@ class Softmax(Classification):
     Only the negatives of the highest loss count, `negatives` times as many a picture as it has positives.
     """
 
-    background = 1
+    first_probability = None  # the outputs share all probability out by themselves
 
     def __init__(self, *, negatives: int = 3) -> None:
         self.negatives = at_least("negatives", negatives, 0)
+
+    def outputs(self, num_classes: int) -> int:
+        """Return one a class and one for the background."""
+        return num_classes + 1
 
     def scores(self, logits: Float[Tensor, "b n o"]) -> Float[Tensor, "b n c"]:
         """Return the softmax without the background, which is the last output."""

@@ -24,7 +24,7 @@ from pydantic_core import to_jsonable_python
 from gfocal.boxrep import BOXES
 from gfocal.classification import Focal
 from gfocal.errors import UserError, unknown
-from gfocal.families import FAMILIES
+from gfocal.families import FAMILIES, options_in
 from gfocal.quality import QUALITIES, Head
 
 Table: TypeAlias = Mapping[str, Callable[..., object]]
@@ -74,7 +74,7 @@ def _checked(
                 read[key] = TypeAdapter(options[key]).validate_python(value, strict=isinstance(value, bool))
             except ValidationError as error:
                 raise ValueError(f"{key} = {value!r}: {error.errors()[0]['msg']}") from error
-        try_out(table[name], **{key: value for key, value in read.items() if key != "name"})
+        try_out(table[name], **options_in(read))
         return read
 
     return check

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from gfocal.boxrep import BoxRepresentation
@@ -14,7 +15,20 @@ from gfocal.distributed import mean_over_ranks
 from gfocal.families import Family, Regression
 from gfocal.ops.boxes import box_iou_pairwise
 from gfocal.quality import Quality
-from gfocal.structures import GroundTruth, Match, Raw, Target
+from gfocal.structures import GroundTruth, Raw, Target
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The candidate pairs of a batch, one row each: what is to be learnt, and what stands there.
+
+    code: (p, 4, width) of the detector. predicted: what that stands for; true: what it should.
+    """
+
+    target: Target
+    code: Float[Tensor, "p 4 w"]
+    predicted: Regression
+    true: Regression
 
 
 @dataclass(frozen=True)
@@ -33,14 +47,34 @@ class Criterion:
         that are weighted, by the sum of their weights; all averaged over ranks. With no positive anywhere box losses
         are 0 and every gradient is finite. ValueError where the pictures do not fit the batch, or a label the classes.
         """
+        pairs = self.pairs(raw, truths)
+        target = pairs.target
+        counts = self.family.counts(_positives(target))
+        class_count, box_count = mean_over_ranks(counts.classes), mean_over_ranks(counts.boxes)
+        losses = {
+            name: _total(loss, target) / (class_count if name == "cls" else box_count)
+            for name, loss in self.quality.losses(raw, target).items()
+        }
+        weight = self.quality.box_weight(raw, target)
+        if weight is None:
+            weight, total = target.positive.to(pairs.code.dtype), box_count
+        else:
+            weight = weight * target.positive
+            # the bound only acts where no location is positive, and then the sum above it is 0 too
+            total = mean_over_ranks(weight.sum()).clamp(min=1e-12)
+        box_losses = self.box.losses(pairs.code, pairs.true.values)
+        if "box" not in box_losses:
+            box_losses["box"] = self.family.box_loss(pairs.predicted, pairs.true)
+        return losses | {name: (loss * weight).sum() / total for name, loss in box_losses.items()}
+
+    def pairs(self, raw: Raw, truths: Sequence[Mapping[str, Any]]) -> Pairs:
+        """Return what the pairs of the family's own match are to learn, and the boxes there; truths: as for a call."""
         truth = ground_truth(raw, truths)
         match = self.family.assigner(raw.priors, truth)
-        priors = raw.priors[match.location % len(raw.priors)]
-        boxes = truth.boxes[match.truth]
+        priors, boxes = match.priors_of(raw.priors), truth.boxes[match.truth]
         code = raw.box.flatten(0, 1)[match.location]
         values = self.box.values(code)
         predicted = Regression(values, self.family.coding.decode(priors, values))
-        true = Regression(self.family.coding.encode(priors, boxes), boxes)
         target = Target(
             location=match.location,
             positive=match.positive,
@@ -50,23 +84,7 @@ class Criterion:
             boxes=boxes,
             iou=box_iou_pairwise(predicted.boxes.detach(), boxes),
         )
-        counts = self.family.counts(_positives(match, truth))
-        class_count, box_count = mean_over_ranks(counts.classes), mean_over_ranks(counts.boxes)
-        losses = {
-            name: _total(loss, target) / (class_count if name == "cls" else box_count)
-            for name, loss in self.quality.losses(raw, target).items()
-        }
-        weight = self.quality.box_weight(raw, target)
-        if weight is None:
-            weight, total = match.positive.to(code.dtype), box_count
-        else:
-            weight = weight * match.positive
-            # the bound only acts where no location is positive, and then the sum above it is 0 too
-            total = mean_over_ranks(weight.sum()).clamp(min=1e-12)
-        box_losses = self.box.losses(code, true.values)
-        if "box" not in box_losses:
-            box_losses["box"] = self.family.box_loss(predicted, true)
-        return losses | {name: (loss * weight).sum() / total for name, loss in box_losses.items()}
+        return Pairs(target, code, predicted, Regression(self.family.coding.encode(priors, boxes), boxes))
 
 
 def ground_truth(raw: Raw, truths: Sequence[Mapping[str, Any]]) -> GroundTruth:
@@ -106,10 +124,11 @@ def _refuse_unknown(labels: Tensor, boxes: Tensor, num_classes: int) -> None:
         raise ValueError(f"boxes must be finite, got {boxes[~boxes.isfinite().all(dim=1)][0].tolist()}")
 
 
-def _positives(match: Match, truth: GroundTruth) -> Tensor:
-    """Return the number of positives of each picture (b,)."""
-    positive = match.positive.float()
-    return positive.new_zeros(truth.num_pictures).index_add_(0, truth.picture[match.truth], positive)
+def _positives(target: Target) -> Float[Tensor, " b"]:
+    """Return the number of positives of each picture."""
+    positive = target.positive.float()
+    pictures, locations = target.counted.shape
+    return positive.new_zeros(pictures).index_add_(0, target.location // locations, positive)
 
 
 def _total(loss: Tensor, target: Target) -> Tensor:

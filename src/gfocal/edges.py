@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gfocal.histograms import Histograms, highest
@@ -92,22 +92,6 @@ class EdgeDistributions:
         return EdgeDistributions(
             torch.cat([part.probabilities for part in parts]), torch.cat([part.positions for part in parts])
         )
-
-    def moved(
-        self, *, scale: tuple[float, float] = (1.0, 1.0), shift: tuple[float, float] = (0.0, 0.0)
-    ) -> EdgeDistributions:
-        """Return the distributions where x and y of the picture become `scale` times them plus `shift` pixels.
-
-        ValueError for a scale that is not above 0: what mirrors a picture exchanges edges (see `mirrored`).
-
-        >>> edges = EdgeDistributions(torch.ones(1, 4, 2) / 2, torch.arange(2.0).expand(1, 4, 2))
-        >>> edges.moved(scale=(2, 1), shift=(10, 0)).mean
-        tensor([[11.0000,  0.5000, 11.0000,  0.5000]])
-        """
-        if not min(scale) > 0:
-            raise ValueError(f"scale must be above 0, got {scale}")
-        factor, offset = (self.positions.new_tensor([*pair, *pair])[:, None] for pair in (scale, shift))
-        return EdgeDistributions(self.probabilities, self.positions * factor + offset)
 
     def mirrored(self, width: float) -> EdgeDistributions:
         """Return the distributions in the picture mirrored left to right; width: the picture's, in pixels.
@@ -233,8 +217,30 @@ class EdgeDistributions:
         >>> edges.cdf(torch.tensor([[-5.0, 0.0, 0.5, 1.5]]))
         tensor([[0.0000, 0.1250, 0.2500, 1.0000]])
         """
-        share = self._histograms.share(self._places(x)).view(len(self), 4)
+        share = self._histograms.share(self.places(x).view(1, -1)).view(len(self), 4)
         return torch.where(self.step > 0, share, 1 - share)
+
+    def places(self, x: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
+        """Return how many cells from the start of the first one each coordinate in pixels lies, 0..bins within them.
+
+        >>> edges = EdgeDistributions(torch.full((1, 4, 2), 0.5), torch.tensor([0.0, 8.0]).expand(1, 4, 2))
+        >>> edges.places(torch.tensor([[-4.0, 0.0, 8.0, 20.0]]))
+        tensor([[0.0000, 0.5000, 1.5000, 3.0000]])
+        """
+        return (x - self.positions[..., 0]) / self.step + 0.5
+
+    def cells(self, x: Float[Tensor, "n 4"]) -> tuple[Int[Tensor, "n 4"], Bool[Tensor, "n 4"]]:
+        """Return which cell each coordinate in pixels lies in, and whether it does or is only the nearest one.
+
+        Where two cells meet, the outer one counts.
+
+        >>> edges = EdgeDistributions(torch.full((1, 4, 2), 0.5), torch.tensor([0.0, 8.0]).expand(1, 4, 2))
+        >>> [found.tolist() for found in edges.cells(torch.tensor([[-5.0, 3.0, 5.0, 11.0]]))]
+        [[[0, 0, 1, 1]], [[False, True, True, True]]]
+        """
+        place, bins = self.places(x), self.positions.shape[-1]
+        cell = self._histograms.cell(place.view(1, -1)).view(len(self), 4)
+        return cell, (place >= 0) & (place <= bins)
 
     def log_prob(self, x: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
         """Return the logarithm of each edge's density, 1 / pixel, at a coordinate; minus infinity where it has no mass.
@@ -245,11 +251,10 @@ class EdgeDistributions:
         >>> edges.log_prob(torch.tensor([[-5.0, 0.0, 0.5, 1.5]])).exp()
         tensor([[0.0000, 0.2500, 0.7500, 0.7500]])
         """
-        histograms, place = self._histograms, self._places(x)
-        mass = histograms.heights.gather(0, histograms.cell(place))
-        density = mass / histograms.border[-1] / self.step.abs().view(1, -1)
-        inside = (place >= 0) & (place <= self.positions.shape[-1])
-        return density.where(inside, 0).log().where(~place.isnan(), torch.nan).view(len(self), 4)
+        cell, inside = self.cells(x)
+        mass = self._histograms.heights.gather(0, cell.view(1, -1)) / self._histograms.border[-1]
+        density = mass.view(len(self), 4) / self.step.abs()
+        return density.where(inside, 0).log().where(~self.places(x).isnan(), torch.nan)
 
     def modes(self, *, least: float = 0.05) -> tuple[Float[Tensor, "n 4 m"], Float[Tensor, "n 4 m"]]:
         """Return the coordinate in pixels of each peak of each edge and its mass, the heaviest first.
@@ -308,7 +313,3 @@ class EdgeDistributions:
     def _at(self, place: Float[Tensor, "k e"]) -> Float[Tensor, "k n 4"]:
         """Return the coordinates of places along the columns."""
         return self.positions[..., 0] + self.step * (place.view(len(place), len(self), 4) - 0.5)
-
-    def _places(self, x: Float[Tensor, "n 4"]) -> Float[Tensor, "1 e"]:
-        """Return the places of coordinates along the columns, outside of 0..bins where the cells do not reach."""
-        return ((x - self.positions[..., 0]) / self.step + 0.5).view(1, -1)

@@ -78,7 +78,16 @@ def family_of(spec: Mapping[str, Any]) -> Family:
     >>> family_of({"name": "ssd"}).least_side
     512
     """
-    return FAMILIES[str(spec["name"])](**{key: value for key, value in spec.items() if key != "name"})
+    return FAMILIES[str(spec["name"])](**options_in(spec))
+
+
+def options_in(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a part that a recipe names.
+
+    >>> options_in({"name": "atss", "topk": 5})
+    {'topk': 5}
+    """
+    return {key: value for key, value in spec.items() if key != "name"}
 
 
 def atss(*, topk: int = 9, anchor_scale: float = 8.0, coding: Literal["distances", "deltas"] = "distances") -> Family:

@@ -103,6 +103,15 @@ class Match:
     positive: Bool[Tensor, " p"]
     counted: Bool[Tensor, "b n"]
 
+    def positives(self) -> Match:
+        """Return the match of the positive pairs alone, whose number depends on the data: a GPU is waited for."""
+        chosen = self.positive
+        return Match(self.location[chosen], self.truth[chosen], chosen[chosen], self.counted)
+
+    def priors_of(self, priors: Priors) -> Priors:
+        """Return the prior of each pair, of the n of every picture of the batch."""
+        return priors[self.location % len(priors)]
+
 
 @dataclass(frozen=True)
 class Target:

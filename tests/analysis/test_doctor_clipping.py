@@ -9,11 +9,9 @@ import pytest
 import torch
 
 from gfocal.analysis.doctor import clipped_targets
-from gfocal.analysis.doctor.clipping import LITTLE, RESIZED, has_bins
+from gfocal.analysis.doctor.clipping import LITTLE, has_bins
 from gfocal.assign.atss import ATSS
 from gfocal.assign.base import Assigner
-from gfocal.assign.fcos import FCOS
-from gfocal.assign.fovea import Fovea
 from gfocal.config import Recipe
 from gfocal.data.collate import learnable, pad_size
 from gfocal.data.dataset import FolderDataset, Record
@@ -142,22 +140,6 @@ def test_large_objects_of_a_small_pyramid_need_more_levels() -> None:
     clipping = clipped_targets(dataset, recipe.model_copy(update={"pictures": pictures}))
     assert clipping.share > 0.5
     assert clipping.smallest_levels == 6
-
-
-def test_assigners_that_know_their_levels_stay_as_they_are_for_as_many() -> None:
-    for name in ("fcos", "foveabox"):
-        own = FAMILIES[name]().assigner
-        same = RESIZED[name](own, 5)
-        assert vars(same).keys() == vars(own).keys()
-        assert getattr(same, "limits", None) == getattr(own, "limits", None)
-        assert getattr(same, "ranges", None) == getattr(own, "ranges", None)
-    more = RESIZED["fcos"](FAMILIES["fcos"](radius=2.5).assigner, 6)
-    assert isinstance(more, FCOS)
-    assert more.limits == (64, 128, 256, 512, 1024, math.inf)
-    assert more.radius == 2.5
-    fewer = RESIZED["foveabox"](FAMILIES["foveabox"]().assigner, 3)
-    assert isinstance(fewer, Fovea)
-    assert fewer.ranges == ((1, 64), (32, 128), (64, 2048))
 
 
 def test_a_sample_is_spread_over_the_data_set() -> None:

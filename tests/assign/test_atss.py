@@ -197,3 +197,8 @@ def test_thousands_of_boxes_are_matched_quickly() -> None:
     assert time.perf_counter() - start < 5
     owners(match, len(priors))
     assert match.positive.sum() > 1000
+
+
+def test_any_number_of_levels_is_assigned_alike() -> None:
+    own = ATSS()
+    assert own.with_levels(3) is own

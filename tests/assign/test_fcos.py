@@ -126,3 +126,11 @@ def test_thousands_of_boxes_are_matched_quickly() -> None:
     assert time.perf_counter() - start < 5
     owners(match, len(priors))
     assert match.positive.sum() > 1000
+
+
+def test_of_more_or_fewer_levels_the_limits_go_on_doubling() -> None:
+    own = FCOS(limits=LIMITS, radius=2.5)
+    assert own.with_levels(5).limits == LIMITS
+    assert own.with_levels(6).limits == (64, 128, 256, 512, 1024, math.inf)
+    assert own.with_levels(1).limits == (math.inf,)
+    assert own.with_levels(6).radius == 2.5

@@ -132,3 +132,11 @@ def test_many_boxes_in_slices_match_as_in_one_go() -> None:
     for name in ("location", "truth", "positive", "counted"):
         assert torch.equal(getattr(whole, name), getattr(parts, name)), name
     assert whole.positive.sum() > 200
+
+
+def test_of_more_or_fewer_levels_the_ranges_go_on_doubling_between_their_own_ends() -> None:
+    own = Fovea(ranges=RANGES, shrink=0.7)
+    assert own.with_levels(5).ranges == RANGES
+    assert own.with_levels(3).ranges == ((1, 64), (32, 128), (64, 2048))
+    assert own.with_levels(6).ranges[-2:] == ((256, 1024), (512, 4096))
+    assert own.with_levels(3).shrink == 0.7

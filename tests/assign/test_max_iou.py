@@ -85,7 +85,7 @@ def test_it_finds_what_a_search_of_all_pairs_finds(
     assigner = MaxIoU(positive=positive, negative=negative, all_best=all_best)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dense, "PAIRS_AT_ONCE", most)
-        patch.setattr(near, "PAIRS_AT_ONCE", most)
+        patch.setattr(near, "NEAR_AT_ONCE", most)
         check(batch, SETS[name], assigner)
 
 
@@ -175,7 +175,7 @@ def test_many_boxes_in_slices_match_as_in_one_go() -> None:
     whole = MaxIoU()(priors, truth)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dense, "PAIRS_AT_ONCE", 7 * len(priors))
-        patch.setattr(near, "PAIRS_AT_ONCE", 500)
+        patch.setattr(near, "NEAR_AT_ONCE", 500)
         for is_near in (True, False):
             same(MaxIoU().match(priors, truth, near=is_near), whole)
     assert whole.positive.sum() > 200
@@ -241,7 +241,7 @@ def test_the_near_pairs_match_as_all_pairs_do(
     truth = truth_of([data.draw(any_boxes(priors), label="boxes") for _ in extents], extents)
     assigner = MaxIoU(positive=bounds[0], negative=bounds[1], all_best=all_best)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(near, "PAIRS_AT_ONCE", most)
+        patch.setattr(near, "NEAR_AT_ONCE", most)
         same(assigner.match(priors, truth, near=True), assigner.match(priors, truth, near=False))
 
 
@@ -291,3 +291,8 @@ def test_thousands_of_boxes_in_a_picture_take_moments() -> None:
 def test_bounds_that_no_overlap_can_miss_are_refused(bounds: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="tive must be greater than 0"):
         MaxIoU(positive=bounds[0], negative=bounds[1])
+
+
+def test_any_number_of_levels_is_assigned_alike() -> None:
+    own = MaxIoU()
+    assert own.with_levels(3) is own

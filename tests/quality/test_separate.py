@@ -77,7 +77,7 @@ def test_the_branch_joins_in_the_ranking_and_not_in_what_the_threshold_is_held_a
     classification: Focal | Softmax,
 ) -> None:
     quality = Branch(head(32, 3, classification=classification))
-    logits, branch = torch.randn(2, 3, 3 + classification.background), torch.randn(2, 3)
+    logits, branch = torch.randn(2, 3, classification.outputs(3)), torch.randn(2, 3)
     scores, class_scores = quality.scores(logits, branch)
     torch.testing.assert_close(class_scores, classification.scores(logits))
     torch.testing.assert_close(scores, class_scores * branch.sigmoid()[..., None])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gfocal.analysis.cost import cost_of
+from costs import cost_of
 from gfocal.builder import build_parts
 from gfocal.recipes import RECIPES, get_recipe
 from gfocal.recipes.costs import COSTS

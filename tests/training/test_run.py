@@ -11,6 +11,7 @@ import yaml
 
 import gfocal
 from gfocal.config import Recipe, ScheduleConfig
+from gfocal.data.dataset import FolderDataset
 from gfocal.errors import UserError
 from gfocal.recipes import get_recipe
 from gfocal.testing import detect
@@ -66,6 +67,7 @@ def test_options_replace_what_the_recipe_says(recipe, data, tmp_path):
         ({"size": (100, 50)}, "short side"),
         ({"device": "tpu"}, "unknown device 'tpu'"),
         ({"precision": "int3"}, "unknown precision 'int3'"),
+        ({"batch": 0}, "batch is 0: must be at least 1"),
     ],
 )
 def test_mistakes_leave_nothing_behind(recipe, data, tmp_path, options, says):
@@ -73,6 +75,21 @@ def test_mistakes_leave_nothing_behind(recipe, data, tmp_path, options, says):
     with pytest.raises(UserError, match=says):
         gfocal.train(recipe, data, out, workers=0, **({"device": "cpu"} | options))
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("splits", "says"),
+    [
+        (("valid",), "data: holds valid, but no 'train': give"),
+        ((), "data: holds nothing, but no 'train': give"),
+        (("train", "val"), "data: its train split holds no picture"),
+    ],
+)
+def test_open_data_sets_that_cannot_be_learnt_are_refused_in_one_line(recipe, tmp_path, splits, says):
+    data = {name: FolderDataset(("left", "right"), ()) for name in splits}
+    with pytest.raises(UserError) as caught:
+        gfocal.train(recipe, data, tmp_path / "run", workers=0, device="cpu")
+    assert str(caught.value).startswith(says)
 
 
 def test_imagenet_weights_without_network_are_explained(data, tmp_path, monkeypatch):

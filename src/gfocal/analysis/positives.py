@@ -11,12 +11,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from gfocal.criterion import Criterion, ground_truth
+from gfocal.criterion import Criterion
 from gfocal.data.collate import collate
 from gfocal.data.dataset import Dataset
 from gfocal.data.examples import EvaluationExamples
 from gfocal.model import Model
-from gfocal.ops.boxes import box_iou_pairwise, boxes_to_ltrb, centerness
+from gfocal.ops.boxes import boxes_to_ltrb, centerness
 from gfocal.structures import Raw
 
 
@@ -57,22 +57,19 @@ def positives(model: Model, dataset: Dataset, *, batch: int = 8, precision: str 
 
 
 def _positives(raw: Raw, criterion: Criterion, truths: Sequence[dict[str, Tensor | tuple[int, int]]]) -> Positives:
-    truth = ground_truth(raw, truths)
-    match = criterion.family.assigner(raw.priors, truth)
-    chosen = match.positive
-    location, owner = match.location[chosen], match.truth[chosen]
-    priors, boxes = raw.priors[location % len(raw.priors)], truth.boxes[owner]
-    code = raw.box.flatten(0, 1)[location]
-    decoded = criterion.family.coding.decode(priors, criterion.box.values(code))
+    pairs = criterion.pairs(raw, truths)
+    target, chosen = pairs.target, pairs.target.positive
+    location, labels, code = target.location[chosen], target.labels[chosen], pairs.code[chosen]
+    priors, boxes = target.priors[chosen], target.boxes[chosen]
     ltrb = boxes_to_ltrb(priors.points, boxes, priors.strides)
     unknown = torch.full_like(boxes, torch.nan)
     quality = raw.quality_logits
     strides = torch.tensor([grid.stride for grid in raw.priors.grids], device=boxes.device)
     return Positives(
-        scores=raw.scores.flatten(0, 1)[location, truth.labels[owner]].cpu(),
-        class_scores=raw.class_scores.flatten(0, 1)[location, truth.labels[owner]].cpu(),
+        scores=raw.scores.flatten(0, 1)[location, labels].cpu(),
+        class_scores=raw.class_scores.flatten(0, 1)[location, labels].cpu(),
         quality=(unknown[:, 0] if quality is None else quality.flatten()[location].sigmoid()).cpu(),
-        iou=box_iou_pairwise(decoded, boxes).cpu(),
+        iou=target.iou[chosen].cpu(),
         centerness=centerness(ltrb).cpu(),
         ltrb=ltrb.cpu(),
         top=(unknown if criterion.box.bins is None else criterion.box.probabilities(code).amax(-1)).cpu(),

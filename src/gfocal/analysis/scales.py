@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfocal.analysis.pretraining import STEPS, pretrain_backbone
-from gfocal.config import BackboneConfig, Recipe, ScheduleConfig
+from gfocal.config import BackboneConfig, Recipe
 from gfocal.data.dataset import Dataset
 from gfocal.data.opening import open_dataset
 from gfocal.data.remembered import Remembered
 from gfocal.data.scenes import Scenes
 from gfocal.errors import UserError, unknown
 from gfocal.progress import ProgressBar
-from gfocal.recipes.shared import MINI_HEAD, MINI_PICTURES
+from gfocal.recipes.shared import MINI_HEAD, MINI_PICTURES, MINI_SCHEDULE, RESNET50
 
 SCENE_SIDE = 128
 """Pixels: at less, the smallest shapes would be a stride of the finest level."""
@@ -24,17 +24,8 @@ TEST_SCENES = 1000
 TRAIN_SEED, TEST_SEED = 101, 102
 """Of the generator: no scene of training or of the data set `scenes` comes up in the test."""
 
-MINI_SCHEDULE = ScheduleConfig(
-    optimizer="adamw",
-    lr=2e-3,
-    weight_decay=0.05,
-    batch=8,
-    steps=800,
-    decay="cosine",
-    warmup=40,
-    clip_norm=10.0,
-    validations=0,
-)
+UNJUDGED_SCHEDULE = MINI_SCHEDULE.model_copy(update={"validations": 0})
+"""Without validations: the last weights are what a table compares."""
 MINI_NOTE = (
     "Backbones are ResNet-18, or ResNet-34 for those deeper than ResNet-50, of half width (SSD's VGG-16 of an eighth), "
     "and schedules are the same: rows that differ in nothing else are one model, trained once."
@@ -78,7 +69,7 @@ def mini_recipe(recipe: Recipe, folder: Path) -> Recipe:
         name, width = old.name, 0.125
         pictures = recipe.pictures.model_copy(update={"std": MINI_PICTURES.std})
     else:
-        name, width = "resnet18" if "50" in old.name else "resnet34", 0.5
+        name, width = "resnet18" if old.name == RESNET50.name else "resnet34", 0.5
     backbone = BackboneConfig(
         name=name,
         weights=str(folder / f"{name}.safetensors"),
@@ -87,7 +78,13 @@ def mini_recipe(recipe: Recipe, folder: Path) -> Recipe:
         deformable=old.deformable,
         deformable_version=old.deformable_version,
     )
-    changes = {"backbone": backbone, "head": MINI_HEAD, "pictures": pictures, "schedule": MINI_SCHEDULE, "expected": ()}
+    changes = {
+        "backbone": backbone,
+        "head": MINI_HEAD,
+        "pictures": pictures,
+        "schedule": UNJUDGED_SCHEDULE,
+        "expected": (),
+    }
     return recipe.model_copy(update=changes)
 
 

@@ -53,6 +53,10 @@ class ATSS(Assigner):
             counted=inside_extent(priors, truth),
         )
 
+    def with_levels(self, count: int) -> ATSS:
+        """Return this one, which does not know the levels."""
+        return self
+
     def _candidates(
         self, priors: Priors, truth: GroundTruth
     ) -> tuple[Int[Tensor, "g levels_k"], Bool[Tensor, "g levels_k"]]:

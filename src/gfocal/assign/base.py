@@ -18,6 +18,10 @@ class Assigner(ABC):
     def __call__(self, priors: Priors, truth: GroundTruth) -> Match:
         """Return the match of all pictures at once, without waiting for the device."""
 
+    @abstractmethod
+    def with_levels(self, count: int) -> Assigner:
+        """Return what assigns alike on so many levels, at least 1, each of twice the stride before."""
+
 
 def inside_extent(priors: Priors, truth: GroundTruth) -> Bool[Tensor, "b n"]:
     """Return whether each location lies on its own picture, not on the padding up to the batch's largest.

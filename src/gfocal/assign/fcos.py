@@ -67,3 +67,8 @@ class FCOS(Assigner):
             positive=best_owner(location.flatten(), owner.flatten(), -area.flatten(), positive.flatten(), total=total),
             counted=torch.ones(truth.num_pictures, len(priors), dtype=torch.bool, device=boxes.device),
         )
+
+    def with_levels(self, count: int) -> FCOS:
+        """Return the assigner whose limits double from the first one on, and whose last level has none."""
+        limits = [self.limits[0] * 2**level for level in range(count - 1)]
+        return FCOS(limits=(*limits, math.inf), radius=self.radius)

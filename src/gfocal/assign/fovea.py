@@ -48,6 +48,18 @@ class Fovea(Assigner):
             smallest = torch.maximum(best, smallest)
         return match_of(owner, smallest > -torch.inf, counted)
 
+    def with_levels(self, count: int) -> Fovea:
+        """Return the assigner whose ranges double from level to level, the first and the last open as they are here.
+
+        These take what is smaller and larger than their place among the others would give. The first two levels of
+        this one say what doubles.
+        """
+        (least, high), low, greatest = self.ranges[0], self.ranges[1][0], self.ranges[-1][1]
+        ranges = [(low * 2.0 ** (level - 1), high * 2.0**level) for level in range(count)]
+        ranges[0] = (least, ranges[0][1])
+        ranges[-1] = (ranges[-1][0], greatest * 2.0 ** max(count - len(self.ranges), 0))
+        return Fovea(ranges=ranges, shrink=self.shrink)
+
     def _wanted(self, priors: Priors, boxes: Tensor, size: Tensor) -> Bool[Tensor, "s n"]:
         """Return which locations lie in the middle of each box, on a level of its size."""
         levels: list[Tensor] = []

@@ -12,7 +12,7 @@ from torch import Tensor
 from gfocal.ops.boxes import box_iou_pairwise
 from gfocal.structures import GroundTruth, Priors
 
-PAIRS_AT_ONCE = 1_000_000
+NEAR_AT_ONCE = 1_000_000
 """Pairs of box and anchor that are looked at together, but for those of one box: some hundred megabytes."""
 
 
@@ -38,7 +38,7 @@ def near_pairs(priors: Priors, truth: GroundTruth, *, least: float) -> Iterator[
     kinds = _kinds(priors)
     floor, first, count = _windows(priors, truth, kinds, least=least)
     number = count.prod(dim=-1).sum(dim=1)
-    parts = (number.cumsum(0) // PAIRS_AT_ONCE).unique_consecutive(return_counts=True)[1]
+    parts = (number.cumsum(0) // NEAR_AT_ONCE).unique_consecutive(return_counts=True)[1]
     for boxes in torch.arange(len(number), device=number.device).split(parts.tolist()):
         corner, extent = first[boxes].flatten(0, 1), count[boxes].flatten(0, 1)
         window, row = _runs(extent[:, 1])

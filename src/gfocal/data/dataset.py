@@ -124,13 +124,6 @@ def records_of(pictures: Sequence[Annotated]) -> tuple[Record, ...]:
     )
 
 
-def open_dataset(source: str | Path, split: str) -> Dataset:
-    """Open a split of a data set: the name that `gfocal.data.opening.open_dataset` had."""
-    from gfocal.data import opening  # it knows the readers, which make the data set of this file
-
-    return opening.open_dataset(source, split)
-
-
 def _unpickled(
     class_names: tuple[str, ...],
     category_ids: tuple[int, ...],

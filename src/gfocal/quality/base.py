@@ -14,9 +14,6 @@ from torch import Tensor, nn
 from gfocal.classification import Classification
 from gfocal.structures import Raw, Target
 
-PRIOR_PROBABILITY = 0.01
-"""Score that every location starts from (Lin et al. 2017), so that the many negatives do not swamp the first steps."""
-
 Decode: TypeAlias = "Callable[[Float[Tensor, 'b e height width']], Float[Tensor, 'b 4 height width']]"
 
 

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gfocal.classification import PRIOR_PROBABILITY
 from gfocal.errors import at_least
 from gfocal.nn.dcn import DeformConv2d
-from gfocal.quality.base import PRIOR_PROBABILITY, Head, Quality, output_conv
+from gfocal.quality.base import Head, Quality, output_conv
 from gfocal.quality.joint import best_score, product_losses, product_scores
 from gfocal.structures import Raw, Target
 

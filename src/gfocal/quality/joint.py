@@ -9,16 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gfocal.classification import PRIOR_PROBABILITY
 from gfocal.errors import at_least
 from gfocal.ops.distributions import top_probabilities
 from gfocal.ops.losses import quality_focal_loss, quality_focal_loss_of_product
-from gfocal.quality.base import (
-    PRIOR_PROBABILITY,
-    Head,
-    Quality,
-    one_number,
-    output_conv,
-)
+from gfocal.quality.base import Head, Quality, one_number, output_conv
 from gfocal.structures import Raw, Target
 
 Statistic = Literal["top", "mean", "var"]

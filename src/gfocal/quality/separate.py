@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gfocal.ops.boxes import boxes_to_ltrb, centerness
 from gfocal.ops.precision import at_least_float32
-from gfocal.quality.base import PRIOR_PROBABILITY, Head, Quality, output_conv
+from gfocal.quality.base import Head, Quality, output_conv
 from gfocal.structures import Raw, Target
 
 Label = Literal["centerness", "iou"]
@@ -134,10 +134,8 @@ class Guided(Quality):
 
 def class_conv(head: Head) -> nn.Conv2d:
     """Return the convolution to the class logits of the family."""
-    outputs = head.num_classes + head.classification.background
-    # a softmax shares its probability out by itself
-    probability = None if head.classification.background else PRIOR_PROBABILITY
-    return output_conv(head.channels, head.anchors * outputs, probability=probability)
+    outputs = head.anchors * head.classification.outputs(head.num_classes)
+    return output_conv(head.channels, outputs, probability=head.classification.first_probability)
 
 
 def label_of(target: Target, label: Label) -> Float[Tensor, " p"]:

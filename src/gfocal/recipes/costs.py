@@ -1,4 +1,4 @@
-"""What each recipe's model costs, for 80 classes (`gfocal.analysis.cost` measures it, a test holds them together)."""
+"""What each recipe's model costs, for 80 classes; a test measures it again."""
 
 from __future__ import annotations
 

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 from torch.utils.data import DataLoader
 
+from gfocal.config import PicturesConfig
 from gfocal.data.collate import Batch
 from gfocal.data.dataset import Dataset
 from gfocal.evaluation import Metrics
@@ -95,9 +97,8 @@ def make_course(
     step: int,
 ) -> Course:
     """Put together what the steps of a run need, the first `step` of which are done."""
-    schedule, pictures = model.recipe.schedule, model.recipe.pictures
+    schedule, writes = model.recipe.schedule, fabric.is_global_zero
     total = schedule.steps or max(round(schedule.epochs * len(train_data) / schedule.batch), 1)
-    pin, writes = fabric.device.type == "cuda", fabric.is_global_zero
     stepper = _stepper(fabric, model, dtype=dtype, total=total, out=out, compiled=settings.compile)
     average = None if schedule.average is None else Average(model.detector, schedule.average)
     kept = (
@@ -105,38 +106,21 @@ def make_course(
         if average is None
         else Model(model.recipe, replace(model.parts, detector=average.detector), fabric.device)
     )
-    ranks = {"rank": fabric.global_rank, "ranks": fabric.world_size}
-    order = Order(
-        len(train_data),
-        batch=settings.batch,
-        steps=total * settings.accumulate,
-        seed=settings.seed,
-        start=step * settings.accumulate,
-        mixed=round(pictures.mixing_until * total) * settings.accumulate,
-        **ranks,
-    )
-    skip, workers = settings.on_bad_data == "skip", settings.workers
     board = tensorboard(out) if writes else None
     told = model.recipe.model_dump(mode="json") | {"run": asdict(settings)}
     logs = [board, *make_loggers(settings.loggers, out, told)] if board is not None else []
-    score = display = None
-    if val_data is not None and schedule.validations:
-        loader = validation_loader(
-            val_data, kept.prepare(), batch=settings.batch, workers=workers, pin_memory=pin, skip=skip, **ranks
-        )
-        score = partial(validate, kept, val_data, loader, precision=_name(dtype))
-        display = None if board is None else partial(show, kept, val_data, board, precision=_name(dtype))
+    judging = _judging(fabric, kept, settings, val_data=val_data, board=board, dtype=dtype)
     return Course(
         fabric=fabric,
         model=model,
         stepper=stepper,
         average=average,
-        loader=training_loader(train_data, pictures, order, workers=workers, pin_memory=pin, skip=skip),
+        loader=_loader(fabric, train_data, model.recipe.pictures, settings, total=total, step=step),
         journal=Journal(out, logs, total_steps=total, start=step, writes=writes),
         keeper=Keeper(kept, out, patience=schedule.patience, writes=writes),
         left_out=LeftOut(out, rank=fabric.global_rank, goes_on=step > 0),
-        validate=score,
-        show=display,
+        validate=judging.validate,
+        show=judging.show,
         out=out,
         seed=settings.seed,
         accumulate=settings.accumulate,
@@ -163,5 +147,61 @@ def _stepper(fabric: Fabric, model: Model, *, dtype: torch.dtype, total: int, ou
     )
 
 
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def _loader(
+    fabric: Fabric, train_data: Dataset, pictures: PicturesConfig, settings: Settings, *, total: int, step: int
+) -> DataLoader[Batch]:
+    """Return the batches of the steps of a run, of `total` those after the first `step`."""
+    order = Order(
+        len(train_data),
+        batch=settings.batch,
+        steps=total * settings.accumulate,
+        seed=settings.seed,
+        rank=fabric.global_rank,
+        ranks=fabric.world_size,
+        start=step * settings.accumulate,
+        mixed=round(pictures.mixing_until * total) * settings.accumulate,
+    )
+    return training_loader(
+        train_data,
+        pictures,
+        order,
+        workers=settings.workers,
+        pin_memory=fabric.device.type == "cuda",
+        skip=settings.on_bad_data == "skip",
+    )
+
+
+class _Judging(NamedTuple):
+    """What scores the weights of a run, and what shows at a step what they find; None where nothing does."""
+
+    validate: Callable[[], Metrics] | None
+    show: Callable[[int], None] | None
+
+
+def _judging(
+    fabric: Fabric,
+    kept: Model,
+    settings: Settings,
+    *,
+    val_data: Dataset | None,
+    board: TensorBoardLogger | None,
+    dtype: torch.dtype,
+) -> _Judging:
+    """Return how the model whose weights are kept is judged on the val split. board: what shows pictures."""
+    if val_data is None or not kept.recipe.schedule.validations:
+        return _Judging(None, None)
+    precision = str(dtype).removeprefix("torch.")
+    loader = validation_loader(
+        val_data,
+        kept.prepare(),
+        batch=settings.batch,
+        workers=settings.workers,
+        pin_memory=fabric.device.type == "cuda",
+        skip=settings.on_bad_data == "skip",
+        rank=fabric.global_rank,
+        ranks=fabric.world_size,
+    )
+    return _Judging(
+        partial(validate, kept, val_data, loader, precision=precision),
+        None if board is None else partial(show, kept, val_data, board, precision=precision),
+    )

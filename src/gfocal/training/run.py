@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric import Fabric
@@ -26,7 +26,7 @@ from gfocal.files import forget_scratch, whole_or_absent
 from gfocal.model import Model, build
 from gfocal.quality import Quality
 from gfocal.recipes import get_recipe
-from gfocal.training.course import make_course
+from gfocal.training.course import Course, make_course
 from gfocal.training.loaders import one_opencv_thread
 from gfocal.training.logs import check_loggers
 from gfocal.training.loop import follow
@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 CLIPPING_SAMPLE = 200
 """Pictures whose boxes are held against the bins before a run."""
+KEPT = ("best.safetensors", "last.safetensors")
+"""Files of the weights that a run leaves; the first that there is becomes the model's."""
 
 
 def train(
@@ -87,10 +89,12 @@ def train(
     """
     out = Path(out)
     original = get_recipe(recipe)
+    if batch is None:
+        batch = batch_for(original, processes=devices * nodes, accumulate=accumulate)
     settings = Settings(
         data=None if isinstance(data, Mapping) else str(data),
         seed=seed,
-        batch=batch or batch_for(original, processes=devices * nodes, accumulate=accumulate),
+        batch=batch,
         accumulate=accumulate,
         workers=workers,
         precision=precision,
@@ -103,70 +107,33 @@ def train(
         loggers=tuple(loggers),
     )
     check_loggers(settings.loggers)
-    faults = Faults(stop=on_bad_data == "error")
-    train_data, val_data = _open(data, faults)
-    given = {"freeze": freeze, "average": average, "patience": patience}
+    splits = _open(data, Faults(stop=on_bad_data == "error"))
     resolved = resolve(
         original,
-        train_data.class_names,
+        splits.train.class_names,
         settings,
         weights=weights,
         size=size,
         epochs=epochs,
         steps=steps,
-        changes={name: value for name, value in given.items() if value is not None},
+        changes={"freeze": freeze, "average": average, "patience": patience},
     )
     where = choose_device(device)
     dtype = choose_precision(precision, where)
     start = None if resume or weights in (None, *STARTS) else open_weights(weights)
     with _quiet(), one_opencv_thread():
         fabric = _fabric(where, settings)
-        if fabric.is_global_zero and not resume and (out / "recipe.yaml").exists():
-            raise UserError(f"{out}: holds a run already: name another --out, delete it, or --resume it")
-        state = load_state_of(out) if resume else None
+        state = _former_state(out, resume=resume, writes=fabric.is_global_zero)
         torch.manual_seed(seed)
         model = build(resolved, quality=quality, box=box, device="cpu", fetch_weights=start is None and state is None)
         _refuse_other_recipe(model.recipe, state, out)
-        if start is not None:
-            _go_on_from(start, model)
+        _go_on_from(start, model)
         fabric.launch()
-        settled = settle(where, precision)
-        if fabric.is_global_zero:
-            logger.info("computing %s", settled)
-        model = Model(model.recipe, model.parts, fabric.device)
-        if fabric.is_global_zero and state is None:
-            _warn_of_clipping(train_data, model.recipe)
-            _begin(out, model.recipe, settings)
-        if fabric.is_global_zero:
-            for name in (STATE, "best.safetensors", "last.safetensors"):
-                forget_scratch(out / name)
-        fabric.barrier()
-        course = make_course(
-            fabric,
-            model,
-            settings,
-            train_data=train_data,
-            val_data=val_data,
-            out=out,
-            dtype=dtype,
-            step=0 if state is None else int(state["step"]),
-        )
-        if state is not None:
-            course.load_state(state)
-        if fabric.is_global_zero:
-            course.left_out.note(faults.found)
+        course = _begin(fabric, model, settings, splits, out=out, where=where, dtype=dtype, state=state)
         finished = follow(course)
         fabric.barrier()
-    if fabric.is_global_zero and (summary := course.left_out.summary()):
-        logger.warning(summary)
-    if finished and fabric.is_global_zero:
-        (out / STATE).unlink(missing_ok=True)
-    if finished:
-        files = [path for path in (out / "best.safetensors", out / "last.safetensors") if path.exists()]
-        for path in files[:1]:  # none on another machine than the one that writes
-            load_state(model.detector, read_weights(path)[1], where=str(path))
-    model.detector.to(fabric.device).eval()
-    return model
+    _end(course, finished=finished)
+    return course.model
 
 
 def resume(out: str | Path) -> Model:
@@ -212,11 +179,73 @@ def _warn_of_clipping(dataset: Dataset, recipe: Recipe) -> None:
         )
 
 
-def _begin(out: Path, recipe: Recipe, settings: Settings) -> None:
+def _former_state(out: Path, *, resume: bool, writes: bool) -> dict[str, Any] | None:
+    """Return what a run to be resumed left, None for a new one; UserError where its folder is taken already."""
+    if resume:
+        return load_state_of(out)
+    if writes and (out / "recipe.yaml").exists():
+        raise UserError(f"{out}: holds a run already: name another --out, delete it, or --resume it")
+    return None
+
+
+def _begin(
+    fabric: Fabric,
+    model: Model,
+    settings: Settings,
+    splits: _Splits,
+    *,
+    out: Path,
+    where: torch.device,
+    dtype: torch.dtype,
+    state: dict[str, Any] | None,
+) -> Course:
+    """Return the run at its first step, its folder made, or as a state left it."""
+    settled = settle(where, settings.precision)
+    model = Model(model.recipe, model.parts, fabric.device)
+    if fabric.is_global_zero:
+        logger.info("computing %s", settled)
+        if state is None:
+            _warn_of_clipping(splits.train, model.recipe)
+            _make_folder(out, model.recipe, settings)
+        for name in (STATE, *KEPT):
+            forget_scratch(out / name)
+    fabric.barrier()
+    course = make_course(
+        fabric,
+        model,
+        settings,
+        train_data=splits.train,
+        val_data=splits.val,
+        out=out,
+        dtype=dtype,
+        step=0 if state is None else int(state["step"]),
+    )
+    if state is not None:
+        course.load_state(state)
+    if fabric.is_global_zero:
+        course.left_out.note(splits.faults.found)
+    return course
+
+
+def _make_folder(out: Path, recipe: Recipe, settings: Settings) -> None:
     """Make the run's folder."""
     with whole_or_absent(out / "recipe.yaml") as scratch:
         scratch.write_text(recipe.to_yaml(), encoding="utf-8")
     settings.write(out)
+
+
+def _end(course: Course, *, finished: bool) -> None:
+    """Tell what was left out, and give the model the weights that the run, if it is finished, judged the best."""
+    out, detector = course.out, course.model.detector
+    if course.fabric.is_global_zero and (summary := course.left_out.summary()):
+        logger.warning(summary)
+    if finished and course.fabric.is_global_zero:
+        (out / STATE).unlink(missing_ok=True)
+    if finished:
+        files = [out / name for name in KEPT if (out / name).exists()]
+        for path in files[:1]:  # none on another machine than the one that writes
+            load_state(detector, read_weights(path)[1], where=str(path))
+    detector.to(course.fabric.device).eval()
 
 
 def _refuse_other_recipe(recipe: Recipe, state: dict[str, Any] | None, out: Path) -> None:
@@ -229,8 +258,10 @@ def _refuse_other_recipe(recipe: Recipe, state: dict[str, Any] | None, out: Path
         raise UserError(f"{out}: the run began with another {other[0]}: resume it with the settings it began with")
 
 
-def _go_on_from(start: Weights, model: Model) -> None:
-    """Load weights that were learnt before, and say what of them the classes do not allow to keep."""
+def _go_on_from(start: Weights | None, model: Model) -> None:
+    """Load weights that were learnt before, if any, and say what of them the classes do not allow to keep."""
+    if start is None:
+        return
     if start.recipe.class_names == model.class_names:
         load_state(model.detector, start.state, where=str(start.path))
         logger.info("starting from all weights of %s", start.path)
@@ -239,21 +270,32 @@ def _go_on_from(start: Weights, model: Model) -> None:
     logger.info("starting from %s; its classes are others, so these start anew: %s", start.path, ", ".join(fresh))
 
 
-def _open(data: str | Path | Mapping[str, Dataset], faults: Faults) -> tuple[Dataset, Dataset | None]:
+class _Splits(NamedTuple):
+    """The data of a run: what is learnt, what is validated, if anything, and what of them cannot be used."""
+
+    train: Dataset
+    val: Dataset | None
+    faults: Faults
+
+
+def _open(data: str | Path | Mapping[str, Dataset], faults: Faults) -> _Splits:
     """Return the train split, which must hold a picture, and the val split, or None where there is none."""
     if isinstance(data, Mapping):
-        learnt, validated = data["train"], data.get("val")
+        if "train" not in data:
+            has = ", ".join(data) or "nothing"
+            raise UserError(f"data: holds {has}, but no 'train': give that split to learn, and 'val' to validate on")
+        where, learnt, validated = "data", data["train"], data.get("val")
     else:
-        learnt = open_dataset(data, "train", faults=faults)
+        where, learnt = str(data), open_dataset(data, "train", faults=faults)
         validated = open_dataset(data, "val", faults=faults) if "val" in splits_of(data) else None
     if not len(learnt):
-        raise UserError(f"{data}: its train split holds no picture")
+        raise UserError(f"{where}: its train split holds no picture")
     if validated is not None and validated.class_names != learnt.class_names:
         raise UserError(
-            f"{data}: its splits must have the same classes in the same order, but train has "
+            f"{where}: its splits must have the same classes in the same order, but train has "
             f"{shortened(', '.join(learnt.class_names))}, and val has {shortened(', '.join(validated.class_names))}"
         )
-    return learnt, validated
+    return _Splits(learnt, validated, faults)
 
 
 @contextmanager

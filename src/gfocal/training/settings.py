@@ -101,7 +101,7 @@ def resolve(
 ) -> Recipe:
     """Return the recipe of this very run; the learning rate follows the pictures of a step in proportion.
 
-    changes: of the schedule, by field, as the user gave them.
+    changes: of the schedule, by field, as the user gave them; None changes nothing.
     """
     schedule = recipe.schedule
     pictures_a_step = settings.pictures_a_step
@@ -123,7 +123,8 @@ def resolve(
         values["backbone"] |= {"weights": weights}
     length: dict[str, object] = {"epochs": epochs, "steps": None} if epochs is not None else {}
     length |= {"steps": steps} if steps is not None else {}
-    values["schedule"] |= {"batch": pictures_a_step, "lr": lr} | length | changes
+    given = {name: value for name, value in changes.items() if value is not None}
+    values["schedule"] |= {"batch": pictures_a_step, "lr": lr} | length | given
     if size is not None:
         short, long = size
         if not 32 <= short <= long:

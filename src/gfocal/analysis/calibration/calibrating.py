@@ -74,18 +74,9 @@ def calibrate(
     >>> print(report.text())  # doctest: +SKIP
     >>> calibrated.save("calibrated.safetensors")  # doctest: +SKIP
     """
-    if spread is not None and spread not in get_args(Spread):
-        raise unknown("spread", str(spread), get_args(Spread))
-    if not 0 < fit_share < 1:
-        raise UserError(f"the share of pictures to fit on must lie between 0 and 1, got {fit_share}")
-    if splits > 1 and fit_split is not None:
-        raise UserError("--splits parts one split anew each time: it goes without --fit-split")
+    _refuse_options(spread=spread, fit_share=fit_share, splits=splits, fit_split=fit_split)
     loaded = None if is_heads(model) else model if isinstance(model, Model) else load_model(model)
-    if spread == "predicted" and loaded is not None and loaded.criterion.box.bins is None:
-        raise UserError(
-            f"the model's boxes are {loaded.recipe.box['name']!r}, which predict no spread: "
-            "take --spread side or constant"
-        )
+    _refuse_no_spread(loaded, spread)
     seeing = {"size": size, "batch": batch, "workers": workers, "precision": precision}
 
     def matches(name: str, done: int) -> tuple[MatchedEdges, tuple[str, ...]]:
@@ -111,6 +102,25 @@ def calibrate(
     source = str(model) if not isinstance(model, Model) else model.recipe.name
     report = replace(report, source=source, data=f"{_name(data)} ({split})")
     return report, None if loaded is None else loaded.with_calibration(report.calibration)
+
+
+def _refuse_options(*, spread: str | None, fit_share: float, splits: int, fit_split: str | None) -> None:
+    """Raise UserError for options that there are not, or that go without each other."""
+    if spread is not None and spread not in get_args(Spread):
+        raise unknown("spread", str(spread), get_args(Spread))
+    if not 0 < fit_share < 1:
+        raise UserError(f"the share of pictures to fit on must lie between 0 and 1, got {fit_share}")
+    if splits > 1 and fit_split is not None:
+        raise UserError("--splits parts one split anew each time: it goes without --fit-split")
+
+
+def _refuse_no_spread(model: Model | None, spread: Spread | None) -> None:
+    """Raise UserError where errors are to be measured by a spread that the model does not predict."""
+    if spread == "predicted" and model is not None and model.criterion.box.bins is None:
+        raise UserError(
+            f"the model's boxes are {model.recipe.box['name']!r}, which predict no spread: "
+            "take --spread side or constant"
+        )
 
 
 def _pairs(

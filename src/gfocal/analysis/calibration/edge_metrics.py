@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gfocal.analysis.calibration.fitting import cells, with_outliers
+from gfocal.analysis.calibration.fitting import with_outliers
 from gfocal.structures import EdgeDistributions
 
 Floats = npt.NDArray[np.float64]
@@ -74,7 +74,7 @@ def edge_scores(edges: EdgeDistributions, truths: Float[Tensor, "m 4"], *, masse
     """
     edges = EdgeDistributions(edges.probabilities.double(), edges.positions.double())
     truths = truths.double()
-    _, inside = cells(edges, truths)
+    _, inside = edges.cells(truths)
     ranks = outward_pit(edges, truths)
     error = (edges.mean - truths).abs()
     return EdgeScores(
@@ -145,7 +145,7 @@ def negative_log_likelihood(edges: EdgeDistributions, truths: Float[Tensor, "m 4
     >>> negative_log_likelihood(edges, torch.full((1, 4), 3.0)).exp()[0, 0].item()
     16.0
     """
-    cell, _ = cells(edges, truths)
+    cell, _ = edges.cells(truths.double())
     mass = edges.probabilities.gather(-1, cell[..., None])[..., 0]
     return edges.step.abs().log() - with_outliers(mass, edges.positions.shape[-1]).log()
 
@@ -162,7 +162,7 @@ def crps(edges: EdgeDistributions, truths: Float[Tensor, "m 4"]) -> Float[Tensor
     """
     width = edges.step.abs()[..., None]
     # along the bins, in cells: the score does not change where an axis is turned round
-    place = (truths - edges.positions[..., 0]) / edges.step + 0.5
+    place = edges.places(truths)
     mass = edges.probabilities / edges.probabilities.sum(-1, keepdim=True)
     end = mass.cumsum(-1)
     start = end - mass

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from gfocal.analysis.matching import MatchedEdges
@@ -99,7 +99,7 @@ def fit_temperatures(
     >>> len(rows), [round(value, 1) for value in rows[-1]]
     (1, [0.5, 0.5, 0.5, 0.5])
     """
-    cell, _ = cells(edges, truths)
+    cell, _ = edges.cells(truths.double())
     tiny = torch.finfo(torch.float32).tiny
     logits = edges.probabilities.double().clamp(min=tiny).log()
     highest = int(levels.max()) if len(levels) else -1
@@ -134,18 +134,6 @@ def with_outliers(mass: Float[Tensor, "*n"], bins: int) -> Float[Tensor, "*n"]:
     0.001
     """
     return (1 - OUTLIERS) * mass + OUTLIERS / bins
-
-
-def cells(edges: EdgeDistributions, x: Float[Tensor, "m 4"]) -> tuple[Int[Tensor, "m 4"], Bool[Tensor, "m 4"]]:
-    """Return which cell each coordinate lies in, the nearest for those beyond the cells, and which lie within them.
-
-    >>> edges = EdgeDistributions(torch.full((1, 4, 2), 0.5), torch.tensor([0.0, 8.0]).expand(1, 4, 2))
-    >>> [found.tolist() for found in cells(edges, torch.tensor([[-5.0, 3.0, 5.0, 11.0]]))]
-    [[[0, 0, 1, 1]], [[False, True, True, True]]]
-    """
-    place = (x.double() - edges.positions[..., 0].double()) / edges.step.double() + 0.5
-    bins = edges.positions.shape[-1]
-    return place.clamp(0, bins - 1).long(), (place >= 0) & (place <= bins)
 
 
 def outward_error(boxes: Float[Tensor, "m 4"], truths: Float[Tensor, "m 4"]) -> Float[Tensor, "m 4"]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gfocal.assign.base import Assigner
-from gfocal.assign.fcos import FCOS
-from gfocal.assign.fovea import Fovea
 from gfocal.boxrep import General
 from gfocal.coding import Coding
 from gfocal.config import PicturesConfig, Recipe, is_outside
@@ -25,7 +23,7 @@ from gfocal.data.collate import learnable, pad_size
 from gfocal.data.dataset import Dataset
 from gfocal.data.resizing import resized_size
 from gfocal.errors import UserError
-from gfocal.families import Family, family_of
+from gfocal.families import Family, family_of, options_in
 from gfocal.priors import Anchors
 from gfocal.structures import GroundTruth, Match, Priors
 
@@ -108,7 +106,7 @@ def clipped_targets(dataset: Dataset, recipe: Recipe, *, pictures: int | None = 
             f"recipe {recipe.name}: its boxes are {recipe.box['name']!r} and have no bins that could clip: name a "
             "recipe with box 'general'"
         )
-    box = General(**{key: value for key, value in recipe.box.items() if key != "name"})
+    box = General(**options_in(recipe.box))
     family = family_of(recipe.family)
     views = _views(dataset, recipe.pictures, pictures)
     n, limit = box.width - 1, (box.width - 1) * box.delta
@@ -129,9 +127,7 @@ def clipped_targets(dataset: Dataset, recipe: Recipe, *, pictures: int | None = 
         ),
         smallest_n=max(math.ceil(reach / box.delta), 1),
         smallest_delta=reach / n,
-        smallest_levels=_fewest_levels(
-            batches, family, str(recipe.family["name"]), limit=limit, learnt=sum(part.boxes for part in parts)
-        ),
+        smallest_levels=_fewest_levels(batches, family, limit=limit, learnt=sum(part.boxes for part in parts)),
         histogram=tuple(np.bincount(np.maximum(everything, 0).astype(np.int64)).tolist()),
     )
 
@@ -181,9 +177,9 @@ def _learnt(batches: Iterable[Sequence[_View]], pyramid: _Pyramid) -> Iterator[_
     made = lru_cache(SIZES)(partial(_priors, pyramid.priors))
     for batch in batches:
         priors = made((max(view.extent[0] for view in batch), max(view.extent[1] for view in batch)))
-        match = pyramid.assigner(priors, _ground_truth(batch))
+        match = pyramid.assigner(priors, _ground_truth(batch)).positives()
         levels = list(_values(match, priors, batch, pyramid.coding))
-        yield _Learnt(levels, len(match.truth[match.positive].unique()))
+        yield _Learnt(levels, len(match.truth.unique()))
 
 
 def _batches(views: Sequence[_View]) -> list[Sequence[_View]]:
@@ -202,10 +198,9 @@ def _ground_truth(batch: Sequence[_View]) -> GroundTruth:
 
 
 def _values(match: Match, priors: Priors, batch: Sequence[_View], coding: Coding) -> Iterator[Float[Tensor, " e"]]:
-    """Yield the targets of the positives of each level."""
-    positive = match.positive
-    chosen = priors[match.location[positive] % len(priors)]
-    boxes = torch.cat([view.boxes for view in batch])[match.truth[positive]]
+    """Yield the targets of each level. match: of positives alone."""
+    chosen = match.priors_of(priors)
+    boxes = torch.cat([view.boxes for view in batch])[match.truth]
     values = coding.encode(chosen, boxes).double()  # so that n and delta are found to the last bit
     return (values[chosen.strides == grid.stride].flatten() for grid in priors.grids)
 
@@ -218,9 +213,7 @@ def _reach(rising: npt.NDArray[np.float64]) -> float:
     return max(float(rising[len(rising) - 1 - beyond]), 0.0)
 
 
-def _fewest_levels(
-    batches: Sequence[Sequence[_View]], family: Family, name: str, *, limit: float, learnt: int
-) -> int | None:
+def _fewest_levels(batches: Sequence[Sequence[_View]], family: Family, *, limit: float, learnt: int) -> int | None:
     """Return the fewest levels that clip less than `LITTLE`, and that leave no more boxes without a location than so.
 
     learnt: boxes that have one under the family's own levels. A level beyond those that learns nothing is the last to
@@ -229,7 +222,7 @@ def _fewest_levels(
     mixed = list(batches)
     random.Random(0).shuffle(mixed)  # of all sizes, for `_tried` to judge from a part of them
     for count in range(1, MOST_LEVELS + 1):
-        share, boxes, last = _tried(mixed, _with_levels(family, name, count), limit)
+        share, boxes, last = _tried(mixed, _with_levels(family, count), limit)
         if share < LITTLE and boxes >= (1 - LITTLE) * learnt:
             return count
         if count > len(family.priors.strides) and not last:
@@ -253,32 +246,11 @@ def _tried(batches: Iterable[Sequence[_View]], pyramid: _Pyramid, limit: float) 
     return clipped / max(targets, 1), boxes, last
 
 
-def _with_levels(family: Family, name: str, count: int) -> _Pyramid:
+def _with_levels(family: Family, count: int) -> _Pyramid:
     """Return the pyramid that a family would have with another number of levels, each of twice the stride before."""
     own = family.priors
     factors = [2 ** max(level + 1 - len(own.strides), 0) for level in range(count)]
     places = [min(level, len(own.strides) - 1) for level in range(count)]
     strides = [own.strides[place] * factor for place, factor in zip(places, factors, strict=True)]
     sides = [own.sides[place] * factor for place, factor in zip(places, factors, strict=True)]
-    assigner = RESIZED[name](family.assigner, count) if name in RESIZED else family.assigner
-    return _Pyramid(Anchors(strides, sides, offset=own.offset), assigner, family.coding)
-
-
-def _fcos_with(own: Assigner, count: int) -> Assigner:
-    assigner = cast(FCOS, own)
-    limits = [assigner.limits[0] * 2**level for level in range(count - 1)]
-    return FCOS(limits=(*limits, math.inf), radius=assigner.radius)
-
-
-def _fovea_with(own: Assigner, count: int) -> Assigner:
-    assigner = cast(Fovea, own)
-    (least, high), (low, _), *_, (_, greatest) = assigner.ranges
-    ranges = [(low * 2.0 ** (level - 1), high * 2.0**level) for level in range(count)]
-    # the first and the last take what is smaller and larger than their place among the others would give
-    ranges[0] = (least, ranges[0][1])
-    ranges[-1] = (ranges[-1][0], greatest * 2.0 ** max(count - len(assigner.ranges), 0))
-    return Fovea(ranges=ranges, shrink=assigner.shrink)
-
-
-RESIZED: Mapping[str, Callable[[Assigner, int], Assigner]] = {"fcos": _fcos_with, "foveabox": _fovea_with}
-"""Families whose assigner knows the levels, and what makes it for another number of them."""
+    return _Pyramid(Anchors(strides, sides, offset=own.offset), family.assigner.with_levels(count), family.coding)

@@ -103,13 +103,13 @@ def _range(labels: Float[Tensor, " p"]) -> str:
 
 def objects_of(view: Seen) -> Iterator[Owned]:
     """Yield the objects of a batch that have positives, with these and their labels."""
-    priors = view.raw.priors[view.location % len(view.raw.priors)]
-    boxes = view.truth.boxes[view.owner]
-    decoded = view.boxes.flatten(0, 1)[view.location]
+    priors, owners = view.match.priors_of(view.raw.priors), view.match.truth
+    boxes = view.truth.boxes[owners]
+    decoded = view.boxes.flatten(0, 1)[view.match.location]
     iou = box_iou_pairwise(decoded, boxes)
     central = centerness(boxes_to_ltrb(priors.points, boxes, priors.strides))
-    for owner in view.owner.unique().tolist():
-        mine = view.owner == owner
+    for owner in owners.unique().tolist():
+        mine = owners == owner
         row = int(view.truth.picture[owner])
         ratio = view.boxes.new_tensor(view.batch.scales[row] * 2)
         best = int(iou.masked_fill(~mine, -1).argmax())

@@ -25,8 +25,7 @@ BATCH = 8
 class Seen:
     """A batch of test pictures as a model sees them.
 
-    boxes: (b, n, 4) xyxy pixels of the batch, what is decoded at each location. location, owner: (p,) of the positives
-    among the b * n locations, and the true box that each learns.
+    match: the positive pairs alone. boxes: (b, n, 4) xyxy pixels of the batch, what is decoded at each location.
     """
 
     batch: Batch
@@ -34,14 +33,12 @@ class Seen:
     truth: GroundTruth
     match: Match
     boxes: Float[Tensor, "b n 4"]
-    location: Int[Tensor, " p"]
-    owner: Int[Tensor, " p"]
 
     @property
     def positive(self) -> Bool[Tensor, "b n"]:
         """Whether each location learns a box."""
         flags = torch.zeros_like(self.match.counted).flatten()
-        flags[self.location] = True
+        flags[self.match.location] = True
         return flags.view_as(self.match.counted)
 
 
@@ -53,9 +50,9 @@ def seen(model: Model, material: Material) -> Iterator[Seen]:
     for batch in DataLoader(examples, batch_size=BATCH, collate_fn=collate):
         raw = model.forward(batch.images, precision=precision)
         truth = ground_truth(raw, batch.truths)
-        match = family.assigner(raw.priors, truth)
+        match = family.assigner(raw.priors, truth).positives()
         boxes = torch.stack([family.coding.decode(raw.priors, box.values(code)) for code in raw.box])
-        yield Seen(batch, raw, truth, match, boxes, match.location[match.positive], match.truth[match.positive])
+        yield Seen(batch, raw, truth, match, boxes)
 
 
 @dataclass(frozen=True)

@@ -159,10 +159,10 @@ def topkm_of_positives(model: Model, material: Material) -> OfPositives:
     """Return what DGQP would read at the positives of the test pictures; UserError where there is none."""
     found: list[Float[Tensor, "p c"]] = []
     for view in seen(model, material):
-        probabilities = model.criterion.box.probabilities(view.raw.box.flatten(0, 1)[view.location])
-        boxes = view.truth.boxes[view.owner]
+        probabilities = model.criterion.box.probabilities(view.raw.box.flatten(0, 1)[view.match.location])
+        boxes = view.truth.boxes[view.match.truth]
         size = (boxes[:, 2:] - boxes[:, :2]).prod(1, keepdim=True).sqrt()
-        stride = view.raw.priors.strides[view.location % len(view.raw.priors)][:, None]
+        stride = view.match.priors_of(view.raw.priors).strides[:, None]
         found.append(torch.cat([topkm(probabilities).mean(1), size, stride], dim=1).cpu())
     rows = torch.cat(found)
     if not len(rows):

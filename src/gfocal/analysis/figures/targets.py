@@ -76,6 +76,6 @@ def _targets(truth: Truth, size: tuple[int, int]) -> Float[Tensor, "p 4"]:
     ratio = torch.tensor([size[1] / truth.size[1], size[0] / truth.size[0]] * 2)
     boxes = boxes * ratio
     extents = torch.tensor([[height, width]], dtype=torch.float32)
-    match = family.assigner(priors, GroundTruth(boxes, labels, torch.zeros_like(labels), extents))
-    positive = priors[match.location[match.positive]]
-    return boxes_to_ltrb(positive.points, boxes[match.truth[match.positive]], positive.strides)
+    match = family.assigner(priors, GroundTruth(boxes, labels, torch.zeros_like(labels), extents)).positives()
+    learning = match.priors_of(priors)
+    return boxes_to_ltrb(learning.points, boxes[match.truth], learning.strides)
