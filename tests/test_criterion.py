@@ -344,6 +344,25 @@ def test_each_picture_needs_its_ground_truth(raw: Raw, tiny_parts: Parts) -> Non
         tiny_parts.criterion(raw, TRUTHS[:2])
 
 
+@pytest.mark.parametrize(
+    ("boxes", "labels"),
+    [(torch.rand(3, 4), torch.zeros(2)), (torch.rand(4), torch.zeros(1)), (torch.rand(2, 5), torch.zeros(2))],
+)
+def test_boxes_and_labels_that_do_not_go_together_are_refused(
+    raw: Raw, tiny_parts: Parts, boxes: Tensor, labels: Tensor
+) -> None:
+    truths = [*TRUTHS[:2], {"boxes": boxes, "labels": labels.long()}]
+    with pytest.raises(ValueError, match=r"picture 2 of the batch: boxes must be \(g, 4\) and labels \(g,\)"):
+        tiny_parts.criterion(raw, truths)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_boxes_that_are_not_finite_are_refused(raw: Raw, tiny_parts: Parts, value: float) -> None:
+    wrong = {"boxes": torch.tensor([[1.0, 1.0, 9.0, value]]), "labels": torch.zeros(1, dtype=torch.long)}
+    with pytest.raises(ValueError, match=r"boxes must be finite, got \[1.0, 1.0, 9.0, (nan|inf)\]"):
+        tiny_parts.criterion(raw, [*TRUTHS[:2], wrong])
+
+
 def test_labels_beyond_the_classes_are_refused(raw: Raw, tiny_parts: Parts) -> None:
     wrong = truth_of([[10.0, 12.0, 70.0, 65.0]], [3])
     with pytest.raises(ValueError, match="label"):

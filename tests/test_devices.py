@@ -65,6 +65,14 @@ def test_an_unknown_precision_names_the_nearest() -> None:
         choose_precision("bf16", CPU)
 
 
+def test_float32_on_a_gpu_is_not_rounded_to_tf32_and_the_users_setting_stays() -> None:
+    for allowed in (True, False):
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=allowed):
+            with autocast(torch.float32, torch.device("cuda")):
+                assert not torch.backends.cudnn.allow_tf32
+            assert torch.backends.cudnn.allow_tf32 == allowed
+
+
 def test_autocast_runs_convolutions_in_the_chosen_precision() -> None:
     conv = torch.nn.Conv2d(3, 4, 3)
     for dtype in (torch.float32, torch.bfloat16):

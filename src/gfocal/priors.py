@@ -26,17 +26,23 @@ class Anchors(nn.Module):
     def __init__(self, strides: Sequence[int], sides: Sequence[Sides], *, offset: float = 0.0) -> None:
         super().__init__()
         self.strides = tuple(strides)
-        self.sides = tuple(sides)
         self.offset = offset
+        # as buffers they are where the detector is, and no step waits for their way there
+        for level, one in enumerate(sides):
+            self.register_buffer(f"sides_{level}", one, persistent=False)
+
+    @property
+    def sides(self) -> tuple[Sides, ...]:
+        """Width and height in pixels (a, 2) of the boxes of a cell, for each level."""
+        return tuple(self.get_buffer(f"sides_{level}") for level in range(len(self.strides)))
 
     def forward(self, levels: Sequence[Tensor]) -> Priors:
-        """Return the priors of feature maps (b, c, h, w), finest first, on their device."""
-        device = levels[0].device
+        """Return the priors of feature maps (b, c, h, w), finest first, on the device of this module."""
         grids = tuple(
             Grid(level.shape[-2], level.shape[-1], stride, len(sides))
             for level, stride, sides in zip(levels, self.strides, self.sides, strict=True)
         )
-        made = [self._level(grid, sides.to(device)) for grid, sides in zip(grids, self.sides, strict=True)]
+        made = [self._level(grid, sides) for grid, sides in zip(grids, self.sides, strict=True)]
         points, boxes, strides = (torch.cat(parts) for parts in zip(*made, strict=True))
         return Priors(points, boxes, strides, grids)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +37,28 @@ def test_every_epoch_holds_every_picture_once(length: int, epochs: int, seed: in
         indices = [draw.index for draw in draws[epoch * length : (epoch + 1) * length]]
         assert sorted(indices) == list(range(length))
     assert len({draw.seed for draw in draws}) == len(draws)
+
+
+@given(
+    groups=st.lists(st.integers(0, 2), min_size=1, max_size=40),
+    batch=st.integers(1, 4),
+    ranks=st.integers(1, 2),
+    epochs=st.integers(1, 3),
+)
+def test_a_step_is_of_one_group_but_at_the_ends_of_an_epoch(
+    groups: list[int], batch: int, ranks: int, epochs: int
+) -> None:
+    length, step = len(groups), batch * ranks
+    many = Order(length, batch=step, steps=-(-length * epochs // step), seed=1, groups=np.array(groups, np.int64))
+    draws = [draw.index for one in many for draw in one]
+    for epoch in range(epochs):
+        assert sorted(draws[epoch * length : (epoch + 1) * length]) == list(range(length))
+        # steps that lie in this epoch as a whole: no more are mixed than what is left of each group fills
+        first, last = -(-epoch * length // step), (epoch + 1) * length // step
+        steps = [{groups[index] for index in draws[place * step : (place + 1) * step]} for place in range(first, last)]
+        assert sum(len(one) > 1 for one in steps) < len(set(groups))
+    part = Order(length, batch=batch, steps=many.steps, seed=1, ranks=ranks, groups=many.groups)
+    assert [draw.index for draw in next(iter(part))] == draws[:batch]
 
 
 def test_epochs_and_seeds_are_in_other_orders() -> None:

@@ -88,6 +88,17 @@ class FolderDataset:
         return _unpickled, (self.class_names, self.category_ids, heads, (boxes, labels, crowd), known)
 
 
+def orientations(dataset: Dataset) -> NDArray[np.int64] | None:
+    """Return 1 for each picture that is wider than high and 0 for the others; None where all are alike.
+
+    None, too, of data sets that are no files: to ask them for a size may be to make a picture.
+    """
+    if not isinstance(dataset, FolderDataset):
+        return None
+    wide = np.array([width > height for height, width in (record.truth.size for record in dataset.records)], np.int64)
+    return None if len(np.unique(wide)) < 2 else wide
+
+
 def split_rows(column: Tensor, counts: list[int]) -> list[Tensor]:
     """Return the rows (n, ...) of `column` in pieces of `counts` rows, each a copy.
 

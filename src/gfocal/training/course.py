@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from gfocal.config import PicturesConfig
 from gfocal.data.collate import Batch
-from gfocal.data.dataset import Dataset
+from gfocal.data.dataset import Dataset, orientations
 from gfocal.evaluation import Metrics
 from gfocal.model import Model
 from gfocal.training.average import Average
@@ -160,6 +160,8 @@ def _loader(
         ranks=fabric.world_size,
         start=step * settings.accumulate,
         mixed=round(pictures.mixing_until * total) * settings.accumulate,
+        # upright pictures beside wide ones would fill a third of the batch with padding
+        groups=orientations(train_data) if pictures.keep_aspect else None,
     )
     return training_loader(
         train_data,

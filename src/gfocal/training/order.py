@@ -8,6 +8,9 @@ from typing import final
 
 import numpy as np
 import torch
+from jaxtyping import Int
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Sampler
 
 from gfocal.data.examples import Draw
@@ -23,7 +26,8 @@ class Order(Sampler[list[Draw]]):
     was interrupted.
 
     length: pictures. batch: of them at once in this process, one of `ranks`, which take neighbouring parts of a step.
-    mixed: steps in which pictures may be mixed, from the first on; None for all.
+    mixed: steps in which pictures may be mixed, from the first on; None for all. groups: a number for each picture; a
+    step then holds pictures of one group alone, but for the last of an epoch, where what is left of the groups meets.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class Order(Sampler[list[Draw]]):
         mixed: int | None = None,
         rank: int = 0,
         ranks: int = 1,
+        groups: NDArray[np.int64] | None = None,
     ) -> None:
         self.length = length
         self.batch = batch
@@ -46,6 +51,7 @@ class Order(Sampler[list[Draw]]):
         self.mixed = steps if mixed is None else mixed
         self.rank = rank
         self.ranks = ranks
+        self.groups = groups
 
     def __len__(self) -> int:
         return max(self.steps - self.start, 0)
@@ -61,7 +67,19 @@ class Order(Sampler[list[Draw]]):
 
     def _shuffled(self, epoch: int) -> list[int]:
         generator = torch.Generator().manual_seed(seed_of(self.seed, -1 - epoch))
-        return torch.randperm(self.length, generator=generator).tolist()
+        order = torch.randperm(self.length, generator=generator)
+        return (order if self.groups is None else self._grouped(order, epoch, generator)).tolist()
+
+    def _grouped(self, order: Int[Tensor, " n"], epoch: int, generator: torch.Generator) -> Int[Tensor, " n"]:
+        step = self.batch * self.ranks
+        # the first pictures complete a step that the epoch before began
+        first = -epoch * self.length % step
+        begun, rest = order[:first], order[first:]
+        groups = torch.as_tensor(self.groups)[rest]
+        parts = [part for group in groups.unique() for part in rest[groups == group].split(step)]
+        whole = [part for part in parts if len(part) == step]
+        blocks = [whole[place] for place in torch.randperm(len(whole), generator=generator).tolist()]
+        return torch.cat([begun, *blocks, *(part for part in parts if len(part) < step)])
 
 
 def seed_of(seed: int, *place: int) -> int:
