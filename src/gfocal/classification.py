@@ -7,7 +7,7 @@ from typing import final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gfocal.errors import at_least
@@ -110,7 +110,7 @@ class Softmax(Classification):
         return loss * (counts + self._hard(loss.detach(), ~positive & target.counted, positive.sum(dim=1)))
 
     def _hard(
-        self, loss: Float[Tensor, "b n"], negative: Bool[Tensor, "b n"], positives: Float[Tensor, " b"] | Tensor
+        self, loss: Float[Tensor, "b n"], negative: Bool[Tensor, "b n"], positives: Int[Tensor, " b"]
     ) -> Bool[Tensor, "b n"]:
         """Return which negatives are among the hardest of their picture."""
         order = loss.masked_fill(~negative, -1).argsort(dim=1, descending=True, stable=True)

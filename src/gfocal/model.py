@@ -73,8 +73,9 @@ class Model(Predictor):
     def with_backend(self, backend: str) -> Model:
         """Return the model with another way to predict; the detector itself is shared.
 
-        backend: "torch"; "compile" has PyTorch compile the detector for each size of picture, which takes minutes;
-        "openvino" converts it for OpenVINO, which takes seconds (extra `openvino`, CPU only). UserError for others.
+        backend: "torch"; "compile" has PyTorch compile the detector, which takes minutes at the first picture and
+        again at the first of another size; "openvino" converts it for OpenVINO, which takes seconds (extra `openvino`,
+        CPU only). UserError for others.
 
         >>> import gfocal
         >>> gfocal.build("gflv2_r18_mini", device="cpu").with_backend("compile").backend

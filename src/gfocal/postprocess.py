@@ -24,7 +24,7 @@ class PostProcess:
     """Turns raw output into boxes of the pictures (V1 supplement D).
 
     score_threshold: pairs of location and class at or below it are dropped. nms: a name of `SUPPRESSIONS`.
-    nms_threshold: IoU from where on boxes are in each other's way. max_per_level: what is kept of a level, "locations"
+    nms_threshold: IoU above which boxes are in each other's way. max_per_level: what is kept of a level, "locations"
     ranked by their best class as in the reference, or "pairs" of location and class as in mmdetection since 2.20; None
     keeps all.
     max_detections: boxes kept a picture. vote_sigma: where set, a box that is kept moves to where those that overlap it

@@ -29,6 +29,7 @@ class Ranking(Protocol):
 
         scores: 0..1, rank. held: 0..1, what is held against `threshold`, which they must exceed. limit: what is kept of
         a level, None for all. best: where fewer will do, at least so many, and none of them worse than one left out.
+        `held` is `scores` itself where no quality tells them apart, which saves half of the work.
         """
         ...
 

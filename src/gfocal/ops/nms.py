@@ -31,7 +31,7 @@ class Suppression(Protocol):
     ) -> tuple[Int[Tensor, " k"], Float[Tensor, " k"]]:
         """Return the indices of the boxes that stay, best first, and their scores.
 
-        boxes: xyxy pixels. scores: 0..1. iou_threshold: 0..1, from where on boxes are in each other's way. limit:
+        boxes: xyxy pixels. scores: 0..1. iou_threshold: 0..1, above which boxes are in each other's way. limit:
         how many are wanted at most; None for all.
         """
         ...
