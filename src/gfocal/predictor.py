@@ -48,6 +48,13 @@ class Predictor(ABC):
         along x and y, by which boxes are divided. threshold, precision: as in `predict`.
         """
 
+    @abstractmethod
+    def computing(self, precision: str | None = None) -> str:
+        """Return what computes, where, and in which precision, for people: "by PyTorch on cpu ...".
+
+        precision: as in `predict`. UserError for one that this does not compute in.
+        """
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """The name of each label."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import re
 import signal
@@ -20,6 +21,8 @@ import torch
 from gfocal.devices import choose_device, keep_memory
 from gfocal.errors import UserError, unknown
 from gfocal.finding import Result, Search, Task, find_all, load_for_search
+
+logger = logging.getLogger(__name__)
 
 PATIENCE = 5.0
 """Seconds that a process has to put away what it is doing."""
@@ -81,6 +84,7 @@ def find_shared(
     """
     context = multiprocessing.get_context("spawn")
     workers: list[_Worker] = []
+    logger.info("computing in %d processes: %s", len(devices), ", ".join(devices))
     try:
         with _deaf_to_interrupts():
             for device in devices:

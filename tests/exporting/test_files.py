@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 import gfocal
 from exports import assert_agree, lively, small, traced
+from gfocal.cli.__main__ import main
 from gfocal.config import BackboneConfig, TestConfig
 from gfocal.data.scenes import Scenes
 from gfocal.errors import UserError
@@ -65,6 +67,34 @@ def test_load_takes_files_and_predict_takes_pictures(files: dict[str, Path], liv
     for size in (None, (96, 128)):
         expected = lively_model.predict(picture, size=size, precision="float32")
         assert_agree(file.predict(picture, size=size, precision=precision), expected)
+
+
+def test_what_computes_a_file_is_told(
+    files: dict[str, Path], lively_model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert re.match(r"by onnxruntime .+ on cpu in float32, \d", load_exported(files[".onnx"], device="cpu").computing())
+    assert re.match(r"by openvino .+ on cpu in bfloat16, \d", load_exported(files[".xml"]).computing("bfloat16"))
+    with pytest.raises(UserError, match="the file computes in float32"):
+        load_exported(files[".onnx"]).computing("bfloat16")
+    assert lively_model.computing("bfloat16").startswith("by PyTorch on cpu (")
+    assert lively_model.with_backend("openvino").computing().startswith("by OpenVINO on cpu (")
+    Image.new("RGB", (32, 32)).save(tmp_path / "0.png")
+    main(["predict", str(files[".onnx"]), str(tmp_path / "0.png"), "--out", str(tmp_path / "out"), "--no-draw"])
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("computing")]
+    assert len(told) == 1
+    assert told[0].startswith("computing by onnxruntime")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_device_is_that_of_the_runtime(files: dict[str, Path], suffix: str) -> None:
+    import onnxruntime
+
+    with pytest.raises(UserError, match="unknown device 'mps'"):
+        load_exported(files[suffix], device="mps")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        # whatever PyTorch sees
+        with pytest.raises(UserError, match=r"installed ONNX Runtime has none|run on the CPU here"):
+            load_exported(files[suffix], device="cuda")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

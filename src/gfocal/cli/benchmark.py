@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from gfocal.cli.options import DATA_HELP, Device, Precision, settled
+from gfocal.cli.options import DATA_HELP, Device, Precision
 
 
 def benchmark(
@@ -44,15 +44,15 @@ def benchmark(
     tells whether a precision finds the same.
     """
     import gfocal
+    from gfocal.devices import settle
     from gfocal.errors import UserError
     from gfocal.progress import ProgressBar
 
-    say = settled(device, precision)
+    settle()
     if check:
         if len(models) > 1 or backend or torchvision or json is not None:
             raise UserError("--check looks at one model in PyTorch and prints its line: leave the rest out")
         _check(models[0], data, split=split, precision=precision, device=device)
-        say()
         return
     with ProgressBar(turns, "timing") as bar:
         found = gfocal.benchmark(
@@ -66,7 +66,6 @@ def benchmark(
             torchvision=torchvision,
             progress=bar.update,
         )
-    say()
     typer.echo(found.text())
     if json is not None:
         found.save(json)

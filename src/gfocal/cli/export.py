@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from gfocal.cli.options import DATA_HELP, ModelSource, Size, settled
+from gfocal.cli.options import DATA_HELP, ModelSource, Size
 
 
 def export(
@@ -32,9 +32,10 @@ def export(
     in place of a model.
     """
     import gfocal
+    from gfocal.devices import settle
     from gfocal.progress import ProgressBar
 
-    say = settled("cpu", "float32")
+    settle()
     with ProgressBar(pictures, "comparing") as bar:
         certificate = gfocal.export(
             model,
@@ -47,6 +48,5 @@ def export(
             size=size,
             progress=bar.update,
         )
-    say()
     typer.echo(certificate.text())
     typer.echo(f"{out}, {out.with_suffix('.certificate.json')}\nnext: gfocal predict {out} PICTURES")

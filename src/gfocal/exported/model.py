@@ -33,6 +33,10 @@ class ExportedModel(Predictor):
             with without_init():
                 self._postprocess = build_parts(self.recipe).postprocess
 
+    def computing(self, precision: str | None = None) -> str:
+        """Return what computes, where, and in which precision, for people (see `Predictor.computing`)."""
+        return self.engine.computing(precision)
+
     def find(
         self,
         images: Float[Tensor, "b 3 h w"],

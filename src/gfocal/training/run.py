@@ -20,7 +20,7 @@ from gfocal.config import Recipe, read_recipe
 from gfocal.data.dataset import Dataset
 from gfocal.data.faults import Faults
 from gfocal.data.opening import open_dataset, splits_of
-from gfocal.devices import choose_device, choose_precision, settle
+from gfocal.devices import choose_device, choose_precision, described, settle
 from gfocal.errors import UserError, first_line, shortened
 from gfocal.files import forget_scratch, whole_or_absent
 from gfocal.model import Model, build
@@ -130,9 +130,9 @@ def train(
         if start is not None:
             _go_on_from(start, model)
         fabric.launch()
-        settled = settle(where, precision)
+        settle(where)
         if fabric.is_global_zero:
-            logger.info("computing %s", settled)
+            logger.info("computing %s", described("PyTorch", where, dtype))
         model = Model(model.recipe, model.parts, fabric.device)
         if fabric.is_global_zero and state is None:
             _warn_of_clipping(train_data, model.recipe)
