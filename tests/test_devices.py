@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gfocal.devices import _container_share, autocast, choose_device, choose_precision, described, keep_memory, settle
+from gfocal.devices import _container_share, autocast, choose_device, choose_precision, described, settle
 from gfocal.errors import UserError
 
 CPU = torch.device("cpu")

@@ -16,6 +16,7 @@ from gfocal.data.collate import pad
 from gfocal.errors import UserError, first_line
 from gfocal.exported import ExportedModel, is_exported, load_exported
 from gfocal.model import Model, load_model
+from gfocal.predictor import Predictor
 from gfocal.quality import Quality
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,22 @@ def load(
         return load_exported(source, device=device)
     model = load_model(source, recipe=recipe, quality=quality, box=box, device=device)
     return model if backend == "torch" else model.with_backend(backend)
+
+
+def load_inner(source: str | Path | Predictor, *, device: str | torch.device | None = None) -> Model:
+    """Return a model with its detector, for what looks at more than detections; source: what `load` returns or takes.
+
+    UserError for an exported file, which holds neither the detector nor what it finds before suppression.
+    """
+    if isinstance(source, Model):
+        return source
+    if isinstance(source, Predictor) or is_exported(source):
+        name = "the model" if isinstance(source, Predictor) else source
+        raise UserError(
+            f"{name}: an exported file does not tell what the detector finds before suppression, which is needed here: "
+            "give the weights it was made from"
+        )
+    return load_model(source, device=device)
 
 
 def load_for(

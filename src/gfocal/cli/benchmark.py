@@ -79,7 +79,7 @@ def _check(model: str, data: str | None, *, split: str, precision: str, device: 
     from gfocal.data.opening import open_dataset
     from gfocal.devices import choose_device, choose_precision
     from gfocal.errors import UserError
-    from gfocal.model import load_model
+    from gfocal.loading import load_inner
     from gfocal.progress import ProgressBar
 
     if data is None:
@@ -88,5 +88,5 @@ def _check(model: str, data: str | None, *, split: str, precision: str, device: 
         raise UserError("float32 is what --check compares with: give --precision bfloat16, or float16 on a GPU")
     dataset = open_dataset(data, split)
     with ProgressBar(len(dataset), "comparing") as bar:
-        answers = same_answers(load_model(model, device=device), dataset, precision=precision, progress=bar.update)
+        answers = same_answers(load_inner(model, device=device), dataset, precision=precision, progress=bar.update)
     typer.echo(answers.text())

@@ -25,6 +25,6 @@ Backend = Annotated[
 ]
 Compile = Annotated[bool, typer.Option("--compile", help="the same as --backend compile, which takes minutes first")]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="processes that read pictures")]
-ModelSource = Annotated[
-    str, typer.Argument(metavar="MODEL", help="run folder, .safetensors, or official .pth of GFocalV2 or mmdetection")
-]
+WEIGHTS_HELP = "run folder, .safetensors, or official .pth of GFocalV2 or mmdetection"
+Weights = Annotated[str, typer.Argument(metavar="MODEL", help=WEIGHTS_HELP)]
+ModelSource = Annotated[str, typer.Argument(metavar="MODEL", help=f"{WEIGHTS_HELP}, or a file of `gfocal export`")]
