@@ -22,7 +22,7 @@ def choose_device(name: str | torch.device | None) -> torch.device:
     if name in (None, "auto"):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError("device 'cuda' was asked for, but PyTorch sees no CUDA device: use --device cpu")
+        raise UserError("device 'cuda' was asked for, but PyTorch sees no CUDA device: take device 'cpu'")
     try:
         device = torch.device(name)
         # PyTorch has names for devices that this machine, or this build, lacks

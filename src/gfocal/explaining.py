@@ -137,7 +137,7 @@ def _views(
 ) -> list[_View]:
     if data is None:
         if not paths:
-            raise UserError("there is nothing to look at: name pictures, or a data set with --data")
+            raise UserError("there is nothing to look at: name pictures, or a data set")
         files = picture_files(paths)
         return [_View(file.name, lambda file=file: read_picture(file)) for file in files[:limit]]
     dataset = open_for(model, data, split)
@@ -157,7 +157,7 @@ def _chosen(dataset: Dataset, paths: Sequence[Path], *, split: str, limit: int |
     places = {Path(truth.name).name: index for index, truth in enumerate(truths)}
     for file in picture_files(paths)[:limit]:
         if file.name not in places:
-            raise UserError(f"{file}: no picture of split {split} has this name: leave it or --data out")
+            raise UserError(f"{file}: no picture of split {split} has this name: leave it or data out")
         yield places[file.name], truths[places[file.name]]
 
 
@@ -205,7 +205,7 @@ def _of_heads(
 ) -> tuple[str, tuple[str, ...], list[_View], Callable[[_View], Explained]]:
     """Return name, classes and pictures of a head's outputs, and what tells what they hold for one."""
     if data is None:
-        raise UserError(f"{path}: outputs of a head need their annotations: give --data")
+        raise UserError(f"{path}: outputs of a head need their annotations: give data")
     dataset = open_annotations(data, split)
     heads = open_heads(path, dataset, threshold=_HEADS_THRESHOLD if threshold is None else threshold)
     chosen = _chosen(dataset, paths, split=split, limit=limit)

@@ -45,7 +45,7 @@ def devices_of(devices: str, device: str) -> tuple[str, ...]:
     else:
         names = [f"cuda:{name}" if name.isdigit() else name for name in (part.strip() for part in devices.split(","))]
     if not names:
-        raise UserError("--devices is 0: name at least one")
+        raise UserError("devices is 0: name at least one")
     # counted, not tried: this process would take up memory on each
     there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
     for name in names:
@@ -154,7 +154,7 @@ def _refuse_death(worker: _Worker) -> None:
     code = worker.process.exitcode
     if code:
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        raise UserError(f"the process on {worker.device} died ({how}): see above, mend it, and go on with --resume")
+        raise UserError(f"the process on {worker.device} died ({how}): see above, mend it, and resume the run")
 
 
 def work(

@@ -116,7 +116,7 @@ def test_a_file_brings_recipe_and_calibration(files: dict[str, Path], lively_mod
 
 
 def test_what_the_file_leaves_out_cannot_be_asked_for(files: dict[str, Path]) -> None:
-    with pytest.raises(UserError, match=r"threshold 0\.01 is under 0\.05.*--raw"):
+    with pytest.raises(UserError, match=r"threshold 0\.01 is under 0\.05.*export it with raw"):
         gfocal.load(files[".onnx"]).predict(np.zeros((32, 32, 3), np.uint8), threshold=0.01)
     for suffix in SUFFIXES:
         with pytest.raises(UserError, match="threshold must be between 0 and 1, got 50"):

@@ -125,7 +125,7 @@ def in_float32(model: gfocal.Model) -> int:
     [
         ({"out": "model.pt"}, "exported models are .onnx or .xml files"),
         ({"precision": "int4"}, "unknown precision 'int4': did you mean 'int8'"),
-        ({"precision": "int8"}, "give --data"),
+        ({"precision": "int8"}, "give data"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_made(
@@ -190,10 +190,10 @@ def test_what_a_file_is_refused_for_is_how_it_was_written() -> None:
 
 def test_parts_from_outside_and_suppression_without_operator_are_refused(tmp_path: Path) -> None:
     outside = gfocal.build(small("atss_r50_fpn_1x"), box=Edges(), device="cpu")
-    with pytest.raises(UserError, match=r"box is from outside gfocal, .*:Edges': export without --raw"):
+    with pytest.raises(UserError, match=r"box is from outside gfocal, .*:Edges': export without raw"):
         gfocal.export(outside, tmp_path / "model.onnx", raw=True)
     soft = gfocal.build(small("gfl_r18_mini", test=TestConfig(nms="soft_linear")), device="cpu")
-    with pytest.raises(UserError, match="export with --raw"):
+    with pytest.raises(UserError, match="export with raw"):
         gfocal.export(soft, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 

@@ -62,7 +62,7 @@ class ExportedModel(Predictor):
             if threshold is not None and within_one("threshold", threshold) < lowest:
                 raise UserError(
                     f"threshold {threshold} is under {lowest}, below which the file leaves out boxes itself: export "
-                    "it with --raw, or a recipe with a lower test.score_threshold"
+                    "it with raw, or a recipe with a lower test.score_threshold"
                 )
             inputs["sizes"] = np.array(sizes, dtype=np.int64).reshape(-1, 2)
             outputs = self.engine.run(inputs, precision=precision)

@@ -134,7 +134,7 @@ def _refuse_unknown(out: Path, precision: str, data: str | Path | Dataset | None
     if precision not in get_args(FilePrecision):
         raise unknown("precision", precision, get_args(FilePrecision))
     if precision == "int8" and data is None:
-        raise UserError("int8 is measured on pictures of the kind it is meant for: give --data")
+        raise UserError("int8 is measured on pictures of the kind it is meant for: give data")
 
 
 def _refuse_missing(out: Path, precision: str) -> None:
@@ -165,14 +165,14 @@ def _refuse_outside(model: Model, *, raw: bool) -> None:
     """Raise UserError where who loads the file would need a part that only the caller has."""
     for axis, spec in (("quality", model.recipe.quality), ("box", model.recipe.box)):
         if raw and is_outside(spec):
-            raise UserError(f"the model's {axis} is from outside gfocal, {spec['name']!r}: export without --raw")
+            raise UserError(f"the model's {axis} is from outside gfocal, {spec['name']!r}: export without raw")
 
 
 def _refuse_unlike(certificate: Certificate, out: Path) -> None:
     """Raise UserError where a file that should compute the same does not."""
     if certificate.detections == 0:
         log.warning(
-            "the model finds nothing in these pictures, so the certificate proves nothing: give --data of its kind"
+            "the model finds nothing in these pictures, so the certificate proves nothing: give data of its kind"
         )
     worst, matched = certificate.worst, certificate.matched
     if certificate.precision == "float32" and worst is not None and matched is not None and matched < LEAST_MATCHED:

@@ -81,12 +81,12 @@ def calibrate(
     if not 0 < fit_share < 1:
         raise UserError(f"the share of pictures to fit on must lie between 0 and 1, got {fit_share}")
     if splits > 1 and fit_split is not None:
-        raise UserError("--splits parts one split anew each time: it goes without --fit-split")
+        raise UserError("splits parts one split anew each time: it goes without fit_split")
     loaded = None if is_heads(model) else load_inner(model)
     if spread == "predicted" and loaded is not None and loaded.criterion.box.bins is None:
         raise UserError(
             f"the model's boxes are {loaded.recipe.box['name']!r}, which predict no spread: "
-            "take --spread side or constant"
+            "take spread 'side' or 'constant'"
         )
     seeing = {"size": size, "batch": batch, "workers": workers, "precision": precision}
 

@@ -76,7 +76,7 @@ def rescore(
         raise UserError("this detector has no edge distributions to read a quality from: give one with box 'general'")
     bins = min(found.edges.positions.shape[-1] for _, found in pairs if found.edges is not None)
     if top_k > bins:
-        raise UserError(f"--top-k: an edge of this detector has {bins} probabilities, {top_k} were asked for")
+        raise UserError(f"top_k: an edge of this detector has {bins} probabilities, {top_k} were asked for")
 
     def fit(part: Pairs) -> Rescorer:
         return fit_rescorer(part, top_k=top_k, hidden=hidden, seed=seed)
@@ -190,7 +190,7 @@ def _collected(source: Source, data: str | Path | Dataset | None, split: str) ->
             raise ValueError("data goes with a model or a file; pairs bring their truth along")
         return list(source), suppressed
     if data is None:
-        raise UserError("name the data set that the boxes are held against: --data DATA")
+        raise UserError("name the data set that the boxes are held against: give data")
     if is_heads(source):
         return list(open_heads(source, data, split=split, suppress=False)), suppressed
     model = load_inner(source)
