@@ -77,12 +77,12 @@ def load_for(
     """Return what `load` does, ready for a run over so many pictures; None where their number is not known.
 
     backend: "auto" takes OpenVINO where it is installed, the run is long and on a CPU, and OpenVINO is the faster one
-    in a trial of a few pictures. size, precision: those of the run, as in `Predictor.predict`.
+    in a trial of a few pictures. size, precision: those of the run, as in `Predictor.predict`. UserError for a
+    precision that the model does not compute in.
     """
-    if backend != "auto":
-        return load(source, device=device, backend=backend)
-    model = load(source, device=device)
-    long = pictures is not None and pictures >= LONG_RUN
+    model = load(source, device=device, backend="torch" if backend == "auto" else backend)
+    model.computing(precision)  # one that it does not compute in is refused before anything long
+    long = backend == "auto" and pictures is not None and pictures >= LONG_RUN
     if not (long and isinstance(model, Model) and model.device.type == "cpu" and find_spec("openvino")):
         return model
     other = model.with_backend("openvino")
