@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import platform
+import re
 import resource
 from pathlib import Path
 
 import pytest
 import torch
 
-from gfocal.devices import _container_share, autocast, choose_device, choose_precision, keep_memory, settle
+from gfocal.devices import _container_share, autocast, choose_device, choose_precision, described, settle
 from gfocal.errors import UserError
 
 CPU = torch.device("cpu")
@@ -88,13 +89,13 @@ def test_threads_are_cut_to_the_share_of_the_container(tmp_path: Path) -> None:
     assert _container_share(tmp_path / "missing") is None
 
 
-def test_what_is_settled_is_told() -> None:
-    told = settle(CPU, "bfloat16")
-    assert "on cpu" in told
-    assert "in bfloat16, channels last" in told
-    assert f"{torch.get_num_threads()} thread" in told
-    with pytest.raises(UserError, match="precision"):
-        settle(CPU, "float64")
+def test_what_computes_is_told() -> None:
+    threads = torch.get_num_threads()
+    assert re.fullmatch(
+        rf"by PyTorch on cpu \(.+\) in bfloat16, {threads} threads?", described("PyTorch", CPU, torch.bfloat16)
+    )
+    assert described("onnxruntime 1.20", "cpu", "int8").startswith("by onnxruntime 1.20 on cpu in int8, ")
+    assert described("onnxruntime 1.20", "cuda", "int8") == "by onnxruntime 1.20 on cuda in int8"
 
 
 def page_faults_of_feature_maps() -> int:
@@ -106,6 +107,6 @@ def page_faults_of_feature_maps() -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep memory as they see fit")
 def test_memory_that_is_freed_is_kept_for_the_next_feature_map() -> None:
-    keep_memory()
+    settle()
     page_faults_of_feature_maps()
     assert page_faults_of_feature_maps() < 1000

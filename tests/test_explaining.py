@@ -181,7 +181,7 @@ def test_outputs_of_a_head_lie_on_a_blank_picture(heads):
 
 
 def test_outputs_of_a_head_need_their_annotations(heads):
-    with pytest.raises(UserError, match="give --data"):
+    with pytest.raises(UserError, match="give data"):
         explain(heads / "heads.npz", out=heads / "p.html")
 
 

@@ -65,6 +65,12 @@ def test_threshold_only_leaves_out_lower_scores(model, picture):
     assert torch.equal(some.boxes, everything.boxes[: len(some)])
 
 
+@pytest.mark.parametrize("threshold", [50, 1.01, -0.1, float("nan")])
+def test_a_threshold_that_is_no_score_is_refused(model, picture, threshold):
+    with pytest.raises(UserError, match=f"threshold must be between 0 and 1, got {threshold}"):
+        model.predict(picture, threshold=threshold)
+
+
 def test_bfloat16_finds_about_the_same(model, picture):
     full, half = model.predict(picture, precision="float32"), model.predict(picture, precision="bfloat16")
     assert float(half.scores[0]) == pytest.approx(float(full.scores[0]), abs=0.05)

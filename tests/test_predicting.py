@@ -306,6 +306,9 @@ class Nobody(Predictor):
         empty = torch.zeros(0)
         return [Detections(torch.zeros(0, 4), empty, empty.long(), self.class_names) for _ in sizes]
 
+    def computing(self, precision: str | None = None) -> str:
+        return "by nobody"
+
 
 def test_many_pictures_need_no_more_memory_than_few(here: Path, tiny_recipe: Recipe) -> None:
     size = (300, 400)

@@ -97,7 +97,7 @@ def _is_demo(out: Path) -> bool:
     recipe = out / "recipe.yaml"
     if recipe.exists() and read_recipe(recipe).name == RECIPE and read_settings(out)["data"] == "scenes":
         return True
-    raise UserError(f"{out}: holds something of yours, which a demo would replace: name another --out, or delete it")
+    raise UserError(f"{out}: holds something of yours, which a demo would replace: name another folder, or delete it")
 
 
 def steps_within(seconds: float, recipe: Recipe, dataset: Dataset) -> int:

@@ -23,7 +23,7 @@ def choose_device(name: str | torch.device | None) -> torch.device:
     if name in (None, "auto"):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError("device 'cuda' was asked for, but PyTorch sees no CUDA device: use --device cpu")
+        raise UserError("device 'cuda' was asked for, but PyTorch sees no CUDA device: take device 'cpu'")
     try:
         device = torch.device(name)
         # PyTorch has names for devices that this machine, or this build, lacks
@@ -48,25 +48,35 @@ def choose_precision(precision: str | None, device: torch.device) -> torch.dtype
     return dtype
 
 
-def settle(device: torch.device, precision: str | None) -> str:
-    """Let a program use this machine well, and return what it settled on, for people.
+def settle(device: torch.device | None = None) -> None:
+    """Let a program use this machine well, before it computes anything.
 
     Threads of the CPU are cut to the share that a container gives, which PyTorch does not look at, unless the
-    environment variable OMP_NUM_THREADS says how many there shall be; `keep_memory` is done.
-
-    >>> settle(torch.device("cpu"), "float32")  # doctest: +ELLIPSIS
-    'on cpu (...) in float32, channels last, ... thread...'
+    environment variable OMP_NUM_THREADS says how many there shall be; `keep_memory` is done, but for a GPU. device:
+    what will compute, None where that is not known yet.
     """
     share = _container_share()
     if share is not None and share < torch.get_num_threads() and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(share)
-    dtype = str(choose_precision(precision, device)).removeprefix("torch.")
-    if device.type == "cuda":
-        return f"on {device} ({torch.cuda.get_device_name(device)}) in {dtype}, channels last"
-    keep_memory()
+    if device is None or device.type == "cpu":
+        keep_memory()
+
+
+def described(runtime: str, device: str | torch.device, precision: str | torch.dtype) -> str:
+    """Return what computes, where, and in which precision, for people.
+
+    >>> described("PyTorch", torch.device("cpu"), torch.float32)  # doctest: +ELLIPSIS
+    'by PyTorch on cpu (...) in float32, ... thread...'
+    """
+    named = str(device)
+    precision = str(precision).removeprefix("torch.")
+    if isinstance(device, torch.device):
+        cuda = device.type == "cuda"
+        named += f" ({torch.cuda.get_device_name(device) if cuda else _capability()})"
+    if named.startswith("cuda"):
+        return f"by {runtime} on {named} in {precision}"
     threads = torch.get_num_threads()
-    plural = "" if threads == 1 else "s"
-    return f"on {device} ({_capability()}) in {dtype}, channels last, {threads} thread{plural}"
+    return f"by {runtime} on {named} in {precision}, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def keep_memory() -> None:

@@ -56,6 +56,18 @@ def at_least(name: str, value: Number, low: float) -> Number:
     return value
 
 
+def within_one(name: str, value: float) -> float:
+    """Return `value`; UserError where it is not between 0 and 1, as a percentage is not.
+
+    >>> within_one("threshold", 50)
+    Traceback (most recent call last):
+    gfocal.errors.UserError: threshold must be between 0 and 1, got 50
+    """
+    if not 0 <= value <= 1:
+        raise UserError(f"{name} must be between 0 and 1, got {value}")
+    return value
+
+
 def above(name: str, value: Number, low: float) -> Number:
     """Return `value`; ValueError where it is not greater than `low`, infinite or NaN."""
     if not low < value < math.inf:

@@ -22,7 +22,9 @@ from gfocal.draw.explain.still import write_stills
 from gfocal.errors import UserError
 from gfocal.files import numbered
 from gfocal.heads import HeadOutputs, is_heads, open_annotations, open_heads, suppressed
-from gfocal.model import Model, load_model
+from gfocal.loading import load_inner
+from gfocal.model import Model
+from gfocal.predictor import Predictor
 from gfocal.sources import picture_files
 from gfocal.structures import Detections, Truth
 from gfocal.testing import open_for
@@ -35,7 +37,7 @@ _HEADS_THRESHOLD = 0.05
 
 
 def explain(
-    model: Model | str | Path,
+    model: Predictor | str | Path,
     pictures: str | Path | Sequence[str | Path] = (),
     *,
     out: str | Path,
@@ -53,13 +55,13 @@ def explain(
 ) -> int:
     """Write one page that works offline, in which each box can be asked where its edges may lie; return its pictures.
 
-    model: a Model, what `gfocal.load` takes, or an .npz of a head's outputs, which needs `data` and where pictures that
-    cannot be read are left blank. pictures: files, or folders of them. data: what --data takes; its boxes of `split`
-    are shown as the truth, and without `pictures` its first ones are looked at, 50 or `limit`. threshold: the lowest
-    score told, None for the recipe's test threshold. first_score: the lowest that is shown at first. candidates: boxes
-    before suppression told of a picture. png: a folder for still pictures, too. title: heading of the page, None for
-    one from the model's name. progress: called with the number of pictures done and that of all. UserError for what
-    cannot be read or written, and pictures that `data` does not hold.
+    model: a Model, weights that `gfocal.load` takes, or an .npz of a head's outputs, which needs `data` and where
+    pictures that cannot be read are left blank. pictures: files, or folders of them. data: what --data takes; its boxes
+    of `split` are shown as the truth, and without `pictures` its first ones are looked at, 50 or `limit`. threshold:
+    the lowest score told, None for the recipe's test threshold. first_score: the lowest that is shown at first.
+    candidates: boxes before suppression told of a picture. png: a folder for still pictures, too. title: heading of the
+    page, None for one from the model's name. progress: called with the number of pictures done and that of all.
+    UserError for what cannot be read or written, and pictures that `data` does not hold.
 
     >>> import gfocal, tempfile
     >>> from pathlib import Path
@@ -76,8 +78,8 @@ def explain(
             Path(model), paths, data, split=split, limit=limit, threshold=threshold
         )
     else:
-        name = "the model" if isinstance(model, Model) else short_name(Path(model))
-        model = model if isinstance(model, Model) else load_model(model)
+        name = short_name(Path(model)) if isinstance(model, str | Path) else "the model"
+        model = load_inner(model)
         views = _views(paths, data, model=model, split=split, limit=limit)
         class_names = model.class_names
         see = partial(_of_model, model, threshold=threshold, size=size, precision=precision)
@@ -135,7 +137,7 @@ def _views(
 ) -> list[_View]:
     if data is None:
         if not paths:
-            raise UserError("there is nothing to look at: name pictures, or a data set with --data")
+            raise UserError("there is nothing to look at: name pictures, or a data set")
         files = picture_files(paths)
         return [_View(file.name, lambda file=file: read_picture(file)) for file in files[:limit]]
     dataset = open_for(model, data, split)
@@ -155,7 +157,7 @@ def _chosen(dataset: Dataset, paths: Sequence[Path], *, split: str, limit: int |
     places = {Path(truth.name).name: index for index, truth in enumerate(truths)}
     for file in picture_files(paths)[:limit]:
         if file.name not in places:
-            raise UserError(f"{file}: no picture of split {split} has this name: leave it or --data out")
+            raise UserError(f"{file}: no picture of split {split} has this name: leave it or data out")
         yield places[file.name], truths[places[file.name]]
 
 
@@ -203,7 +205,7 @@ def _of_heads(
 ) -> tuple[str, tuple[str, ...], list[_View], Callable[[_View], Explained]]:
     """Return name, classes and pictures of a head's outputs, and what tells what they hold for one."""
     if data is None:
-        raise UserError(f"{path}: outputs of a head need their annotations: give --data")
+        raise UserError(f"{path}: outputs of a head need their annotations: give data")
     dataset = open_annotations(data, split)
     heads = open_heads(path, dataset, threshold=_HEADS_THRESHOLD if threshold is None else threshold)
     chosen = _chosen(dataset, paths, split=split, limit=limit)

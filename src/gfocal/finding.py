@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from gfocal.model import Model
 from gfocal.predictor import Predictor
 from gfocal.structures import Detections
 from gfocal.tiling import Tiling, predict_tiled
+
+logger = logging.getLogger(__name__)
 
 RATE = 25.0
 """Frames a second of the drawing of a video that does not say how many it has."""
@@ -77,12 +80,16 @@ def find_all(model: Predictor, tasks: Iterable[Task], search: Search) -> Generat
     look at tiles.
     """
     find = _finder(model, search)
+    told = False
     with _Drawings(search) as drawings, closing(made_ahead(_frames(tasks, search))) as frames:
         for task, frame in frames:
             if isinstance(frame, str):
                 yield Result(task.source.name, fault=frame)
                 continue
             found = find(frame.picture)
+            if not told:
+                logger.info("computing %s", model.computing(search.precision))
+                told = True
             drawings.draw(task, frame, found)
             if task.start <= (frame.index or 0):
                 yield Result(frame.title, to_json(frame, found), len(found))

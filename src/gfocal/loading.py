@@ -16,6 +16,7 @@ from gfocal.data.collate import pad
 from gfocal.errors import UserError, first_line
 from gfocal.exported import ExportedModel, is_exported, load_exported
 from gfocal.model import Model, load_model
+from gfocal.predictor import Predictor
 from gfocal.quality import Quality
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,22 @@ def load(
     return model if backend == "torch" else model.with_backend(backend)
 
 
+def load_inner(source: str | Path | Predictor, *, device: str | torch.device | None = None) -> Model:
+    """Return a model with its detector, for what looks at more than detections; source: what `load` returns or takes.
+
+    UserError for an exported file, which holds neither the detector nor what it finds before suppression.
+    """
+    if isinstance(source, Model):
+        return source
+    if isinstance(source, Predictor) or is_exported(source):
+        name = "the model" if isinstance(source, Predictor) else source
+        raise UserError(
+            f"{name}: an exported file does not tell what the detector finds before suppression, which is needed here: "
+            "give the weights it was made from"
+        )
+    return load_model(source, device=device)
+
+
 def load_for(
     source: str | Path,
     *,
@@ -60,12 +77,12 @@ def load_for(
     """Return what `load` does, ready for a run over so many pictures; None where their number is not known.
 
     backend: "auto" takes OpenVINO where it is installed, the run is long and on a CPU, and OpenVINO is the faster one
-    in a trial of a few pictures. size, precision: those of the run, as in `Predictor.predict`.
+    in a trial of a few pictures. size, precision: those of the run, as in `Predictor.predict`. UserError for a
+    precision that the model does not compute in.
     """
-    if backend != "auto":
-        return load(source, device=device, backend=backend)
-    model = load(source, device=device)
-    long = pictures is not None and pictures >= LONG_RUN
+    model = load(source, device=device, backend="torch" if backend == "auto" else backend)
+    model.computing(precision)  # one that it does not compute in is refused before anything long
+    long = backend == "auto" and pictures is not None and pictures >= LONG_RUN
     if not (long and isinstance(model, Model) and model.device.type == "cpu" and find_spec("openvino")):
         return model
     other = model.with_backend("openvino")

@@ -16,12 +16,12 @@ from gfocal.builder import Parts, build_parts
 from gfocal.calibration import Calibration
 from gfocal.checkpoint import load_state, save_weights, without_init
 from gfocal.config import Recipe, name_of_outside
-from gfocal.devices import autocast, choose_device, choose_precision
+from gfocal.devices import autocast, choose_device, choose_precision, described
 from gfocal.errors import UserError, unknown
 from gfocal.predictor import Predictor
 from gfocal.quality import Quality
 from gfocal.recipes import get_recipe
-from gfocal.runtime.backends import BACKENDS
+from gfocal.runtime.backends import BACKENDS, RUNTIMES
 from gfocal.runtime.copies import Copies
 from gfocal.structures import Detections, Raw
 from gfocal.weights import open_weights
@@ -107,6 +107,10 @@ class Model(Predictor):
         raw = self.forward(images, precision=precision)
         found = self.postprocess(raw, sizes, scales=scales, threshold=threshold)
         return [self.calibrated(one.cpu()) for one in found]
+
+    def computing(self, precision: str | None = None) -> str:
+        """Return what computes, where, and in which precision, for people (see `Predictor.computing`)."""
+        return described(RUNTIMES[self.backend], self.device, choose_precision(precision, self.device))
 
     def forward(self, images: Tensor, *, precision: str | None = None) -> Raw:
         """Return the raw output for a padded batch (b, 3, h, w) of normalised pictures, without gradients.

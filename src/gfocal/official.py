@@ -23,7 +23,7 @@ from gfocal.recipes.shared import COCO_CLASSES
 State: TypeAlias = "dict[str, Tensor]"
 KeyMap: TypeAlias = "Mapping[str, str]"
 
-NAME_IT = "name its recipe: gfocal convert FILE OUT.safetensors --recipe NAME"
+NAME_IT = "name its recipe: gfocal.load(FILE, recipe=NAME), or gfocal convert FILE OUT.safetensors --recipe NAME"
 
 
 @dataclass(frozen=True)

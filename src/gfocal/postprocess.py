@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gfocal.boxrep import BoxRepresentation
 from gfocal.coding import Coding
-from gfocal.errors import UserError
+from gfocal.errors import UserError, within_one
 from gfocal.ops.nms import HARD_SUPPRESSIONS, SUPPRESSIONS
 from gfocal.ops.voting import vote
 from gfocal.ranking import RANKINGS
@@ -63,7 +63,7 @@ class PostProcess:
 
         sizes: (height, width) of each picture in the batch before padding; boxes are clipped to it. scales: how
         many pixels of the batch stand for one of the picture, along x and y; boxes are divided by it before
-        suppression, as in the reference. threshold: replaces `score_threshold`.
+        suppression, as in the reference. threshold: replaces `score_threshold`; UserError where it is not in 0..1.
         """
         return [self._survivors(view) for view in self._views(raw, sizes, scales, threshold)]
 
@@ -100,7 +100,7 @@ class PostProcess:
     ) -> list[_View]:
         if len(sizes) != raw.scores.shape[0]:
             raise ValueError(f"{len(sizes)} sizes were given for a batch of {raw.scores.shape[0]} pictures")
-        threshold = self.score_threshold if threshold is None else threshold
+        threshold = self.score_threshold if threshold is None else within_one("threshold", threshold)
         scales = [(1.0, 1.0)] * len(sizes) if scales is None else scales
         return [
             _View(raw, index, *geometry, threshold) for index, geometry in enumerate(zip(sizes, scales, strict=True))

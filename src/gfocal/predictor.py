@@ -48,6 +48,13 @@ class Predictor(ABC):
         along x and y, by which boxes are divided. threshold, precision: as in `predict`.
         """
 
+    @abstractmethod
+    def computing(self, precision: str | None = None) -> str:
+        """Return what computes, where, and in which precision, for people: "by PyTorch on cpu ...".
+
+        precision: as in `predict`. UserError for one that this does not compute in.
+        """
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """The name of each label."""
@@ -88,7 +95,8 @@ class Predictor(ABC):
         fastest that the device is built for. threshold: lowest score, 0..1; None takes the recipe's test threshold.
         Where the model has a calibration, `edges` are the calibrated distributions, and `bands` tell where edges and
         boxes lie with stated probabilities; boxes, scores and their order are the same with and without one.
-        UserError for a picture that cannot be read.
+        A list is looked at one picture at a time. UserError for a picture that cannot be read, or a threshold that is
+        not in 0..1.
         """
         single = isinstance(source, str | Path | Image.Image | np.ndarray)
         pictures = [source] if single else list(source)

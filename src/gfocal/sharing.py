@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import re
 import signal
@@ -20,6 +21,8 @@ import torch
 from gfocal.devices import choose_device, keep_memory
 from gfocal.errors import UserError, unknown
 from gfocal.finding import Result, Search, Task, find_all, load_for_search
+
+logger = logging.getLogger(__name__)
 
 PATIENCE = 5.0
 """Seconds that a process has to put away what it is doing."""
@@ -42,7 +45,7 @@ def devices_of(devices: str, device: str) -> tuple[str, ...]:
     else:
         names = [f"cuda:{name}" if name.isdigit() else name for name in (part.strip() for part in devices.split(","))]
     if not names:
-        raise UserError("--devices is 0: name at least one")
+        raise UserError("devices is 0: name at least one")
     # counted, not tried: this process would take up memory on each
     there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
     for name in names:
@@ -81,6 +84,7 @@ def find_shared(
     """
     context = multiprocessing.get_context("spawn")
     workers: list[_Worker] = []
+    logger.info("computing in %d processes: %s", len(devices), ", ".join(devices))
     try:
         with _deaf_to_interrupts():
             for device in devices:
@@ -150,7 +154,7 @@ def _refuse_death(worker: _Worker) -> None:
     code = worker.process.exitcode
     if code:
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        raise UserError(f"the process on {worker.device} died ({how}): see above, mend it, and go on with --resume")
+        raise UserError(f"the process on {worker.device} died ({how}): see above, mend it, and resume the run")
 
 
 def work(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -88,27 +91,59 @@ def evaluate(
     model: what `gfocal.load` returns or takes. data: what --data takes, or an open data set. augmentation: the views
     of test-time augmentation, one picture at a time. save: also write the detections as a COCO results file, which
     the evaluation server of test-dev takes. progress: called with the number of pictures done. UserError where the
-    classes of the data set are not the model's.
+    classes of the data set are not the model's, or the file cannot be written; where that turns out after the last
+    picture, a warning tells the metrics.
     """
     model = model if isinstance(model, Predictor) else load(model)
     dataset = open_for(model, data, split)
     evaluator = CocoEvaluator(dataset.class_names)
-    results: list[dict[str, Any]] = []
     if augmentation is None:
         pairs = detect(model, dataset, size=size, batch=batch, workers=workers, precision=precision)
     elif not isinstance(model, Model):
         raise UserError("test-time augmentation joins views before suppression, which exported files do not hand out")
     else:
         pairs = detect_augmented(model, dataset, augmentation, size=size, precision=precision)
-    for done, (truth, found) in enumerate(pairs, start=1):
-        evaluator.add(truth, found)
-        results += found.to_coco(truth.image_id, dataset.category_ids) if save else []
-        if progress is not None:
-            progress(done)
-    if save is not None:
-        with whole_or_absent(save) as scratch:
-            scratch.write_text(json.dumps(results), encoding="utf-8")
-    return evaluator.metrics()
+    metrics = None
+    try:
+        with nullcontext() if save is None else _results_file(save) as append:
+            for done, (truth, found) in enumerate(pairs, start=1):
+                evaluator.add(truth, found)
+                if append is not None:
+                    append(found.to_coco(truth.image_id, dataset.category_ids))
+                if progress is not None:
+                    progress(done)
+            metrics = evaluator.metrics()
+    except UserError:
+        if metrics is not None:  # hours of work may have gone into them
+            logger.warning("%s", metrics.table())
+        raise
+    return metrics
+
+
+@contextmanager
+def _results_file(path: Path) -> Generator[Callable[[list[dict[str, Any]]], None]]:
+    """Yield what appends detections to a COCO results file, which is written whole or not at all.
+
+    UserError where it cannot be written: at once, or in the end where the disk fills up meanwhile.
+    """
+    faults: list[OSError] = []
+    before = chain("[", repeat(", "))
+    with whole_or_absent(path) as scratch, scratch.open("w", encoding="utf-8") as file:
+
+        def append(rows: list[dict[str, Any]]) -> None:
+            try:
+                for row in rows if not faults else ():
+                    file.write(next(before) + json.dumps(row))
+            except OSError as error:
+                faults.append(error)
+
+        yield append
+        if faults:
+            raise faults[0]
+        file.write("[]" if next(before) == "[" else "]")
+
+
+logger = logging.getLogger(__name__)
 
 
 def open_for(model: Predictor, data: str | Path | Dataset, split: str) -> Dataset:

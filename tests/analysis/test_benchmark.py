@@ -97,12 +97,11 @@ def test_bfloat16_differs_a_little(run):
 
 
 def test_the_command_times_and_checks(capsys, run, tmp_path):
-    code, out, err = ran(
+    code, out, _ = ran(
         capsys, "benchmark", str(run), "--size", "64", "64", "--turns", "1", "--json", str(tmp_path / "b.json")
     )
     assert code == 0
     assert "bare convolutions" in out
-    assert "computing on cpu" in err
     assert (tmp_path / "b.json").is_file()
     code, _, err = ran(capsys, "benchmark", str(run), "--check")
     assert code == 2

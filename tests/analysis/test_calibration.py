@@ -303,5 +303,5 @@ def test_calibration_error_of_the_worst():
 
 
 def test_splits_are_of_one_split() -> None:
-    with pytest.raises(UserError, match="--splits parts one split anew each time"):
+    with pytest.raises(UserError, match="splits parts one split anew each time"):
         calibrate("nowhere", "scenes", splits=2, fit_split="train")

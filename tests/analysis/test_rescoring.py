@@ -140,9 +140,9 @@ def test_what_cannot_be_rescored_is_refused(tmp_path: Path) -> None:
         fit_rescorer([(truth, found[:0]) for truth, found in pairs])
     with pytest.raises(ValueError, match="k must be at most"):
         fit_rescorer(pairs, top_k=6)
-    with pytest.raises(UserError, match="--top-k: an edge of this detector has"):
+    with pytest.raises(UserError, match="top_k: an edge of this detector has"):
         rescore(pictures(16, telling=True), top_k=40, folds=2, resamples=2)
-    with pytest.raises(UserError, match="--data"):
+    with pytest.raises(UserError, match="held against: give data"):
         rescore("heads.npz")
     (tmp_path / "other.safetensors").write_bytes(b"no")
     with pytest.raises(UserError, match="not a rescorer"):

@@ -103,7 +103,7 @@ def test_every_row_of_every_table_has_a_mini_recipe_of_the_same_axes() -> None:
 
 
 def test_the_paper_scale_asks_for_coco_and_unknown_scales_are_refused() -> None:
-    with pytest.raises(UserError, match="--data"):
+    with pytest.raises(UserError, match="give its folder as data"):
         get_scale("paper").train(None)
     with pytest.raises(UserError, match="did you mean 'mini'"):
         get_scale("minni")
@@ -196,12 +196,12 @@ def test_a_run_that_was_asked_to_stop_goes_on(tmp_path: Path, monkeypatch: pytes
 def test_runs_on_other_data_are_refused(performed: tuple[Plan, list[Run]], data: str) -> None:
     plan, runs = performed
     perform(runs, replace(plan, data="scenes"))
-    with pytest.raises(UserError, match="holds runs on the scale's own data: give another --out"):
+    with pytest.raises(UserError, match="holds runs on the scale's own data: name another folder"):
         perform(runs, replace(plan, data=data))
 
 
 def test_data_that_cannot_be_opened_lays_no_claim_to_the_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--data"):
+    with pytest.raises(UserError, match="give its folder as data"):
         perform([Run(get_recipe("gfl_r50_fpn_1x"), 0)], Plan("paper", None, tmp_path))
     assert not list(tmp_path.rglob("*.json"))
 

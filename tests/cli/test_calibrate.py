@@ -151,5 +151,5 @@ def test_a_spread_is_not_predicted_without_distributions():
         }
     )
     model = gfocal.build(recipe, device="cpu")
-    with pytest.raises(gfocal.UserError, match=r"'dirac', which predict no spread: take --spread side"):
+    with pytest.raises(gfocal.UserError, match=r"'dirac', which predict no spread: take spread 'side'"):
         gfocal.calibrate(model, Scenes(length=4, seed=3), spread="predicted")

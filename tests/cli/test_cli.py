@@ -239,6 +239,7 @@ def test_predict_looks_at_tiles_and_leaves_out_what_is_asked(capsys, run_folder,
         (("--overlap", "8"), "give --tile, too"),
         (("--tile", "64", "--overlap", "64"), "cannot overlap by 64"),
         (("--every", "0"), "--every"),
+        (("--device", "cpu", "--precision", "float16"), "needs a GPU"),
         (("--devices", "gpu"), "unknown device 'gpu'"),
     ],
 )

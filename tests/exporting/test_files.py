@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 import gfocal
 from exports import assert_agree, lively, small, traced
+from gfocal.cli.__main__ import main
 from gfocal.config import BackboneConfig, TestConfig
 from gfocal.data.scenes import Scenes
 from gfocal.errors import UserError
@@ -67,6 +69,46 @@ def test_load_takes_files_and_predict_takes_pictures(files: dict[str, Path], liv
         assert_agree(file.predict(picture, size=size, precision=precision), expected)
 
 
+def test_what_computes_a_file_is_told(
+    files: dict[str, Path], lively_model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert re.match(r"by onnxruntime .+ on cpu in float32, \d", load_exported(files[".onnx"], device="cpu").computing())
+    assert re.match(r"by openvino .+ on cpu in bfloat16, \d", load_exported(files[".xml"]).computing("bfloat16"))
+    with pytest.raises(UserError, match="the file computes in float32"):
+        load_exported(files[".onnx"]).computing("bfloat16")
+    assert lively_model.computing("bfloat16").startswith("by PyTorch on cpu (")
+    assert lively_model.with_backend("openvino").computing().startswith("by OpenVINO on cpu (")
+    Image.new("RGB", (32, 32)).save(tmp_path / "0.png")
+    main(
+        [
+            "predict",
+            str(files[".onnx"]),
+            str(tmp_path / "0.png"),
+            "--out",
+            str(tmp_path / "out"),
+            "--no-draw",
+            "--size",
+            "64",
+            "64",
+        ]
+    )
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("computing")]
+    assert len(told) == 1
+    assert told[0].startswith("computing by onnxruntime")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_device_is_that_of_the_runtime(files: dict[str, Path], suffix: str) -> None:
+    import onnxruntime
+
+    with pytest.raises(UserError, match="unknown device 'mps'"):
+        load_exported(files[suffix], device="mps")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        # whatever PyTorch sees
+        with pytest.raises(UserError, match=r"installed ONNX Runtime has none|run on the CPU here"):
+            load_exported(files[suffix], device="cuda")
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_file_brings_recipe_and_calibration(files: dict[str, Path], lively_model: Model, suffix: str) -> None:
     header = load_exported(files[suffix]).engine.header
@@ -74,8 +116,11 @@ def test_a_file_brings_recipe_and_calibration(files: dict[str, Path], lively_mod
 
 
 def test_what_the_file_leaves_out_cannot_be_asked_for(files: dict[str, Path]) -> None:
-    with pytest.raises(UserError, match=r"threshold 0\.01 is under 0\.05.*--raw"):
+    with pytest.raises(UserError, match=r"threshold 0\.01 is under 0\.05.*export it with raw"):
         gfocal.load(files[".onnx"]).predict(np.zeros((32, 32, 3), np.uint8), threshold=0.01)
+    for suffix in SUFFIXES:
+        with pytest.raises(UserError, match="threshold must be between 0 and 1, got 50"):
+            gfocal.load(files[suffix]).predict(np.zeros((32, 32, 3), np.uint8), threshold=50)
     with pytest.raises(UserError, match="the file computes in float32"):
         gfocal.load(files[".onnx"]).predict(np.zeros((32, 32, 3), np.uint8), precision="bfloat16")
     with pytest.raises(UserError, match="brings its recipe"):
@@ -89,6 +134,34 @@ def test_evaluate_takes_a_file(files: dict[str, Path], lively_model: Model, tmp_
         scores.append(sorted(one["score"] for one in json.loads((tmp_path / "results.json").read_text())))
     assert len(scores[0]) > 50
     assert scores[0] == pytest.approx(scores[1], abs=3e-5)
+
+
+def test_audit_takes_a_file(files: dict[str, Path], lively_model: Model) -> None:
+    data = Scenes(2, size=(96, 128))
+    of_file, of_model = (
+        gfocal.audit(source, data, least=0.0, precision="float32")
+        for source in (gfocal.load(files[".onnx"]), lively_model)
+    )
+    assert of_file.suspicions
+    assert [(one.kind, one.index, one.box) for one in of_file.suspicions] == [
+        (one.kind, one.index, one.box) for one in of_model.suspicions
+    ]
+    assert gfocal.audit(files[".onnx"], data).boxes == of_model.boxes
+
+
+def test_what_looks_inside_a_model_refuses_a_file(files: dict[str, Path], tmp_path: Path) -> None:
+    data = Scenes(8, size=(96, 128))
+    refusal = "an exported file does not tell .* before suppression, .*: give the weights"
+    for source in (files[".onnx"], files[".xml"], gfocal.load(files[".onnx"])):
+        with pytest.raises(UserError, match=refusal):
+            gfocal.calibrate(source, data)
+        with pytest.raises(UserError, match=refusal):
+            gfocal.rescore(source, data)
+        with pytest.raises(UserError, match=refusal):
+            gfocal.explain(source, out=tmp_path / "page.html", data=data)
+        with pytest.raises(UserError, match=refusal):
+            gfocal.export(source, tmp_path / "again.onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_evaluate_refuses_data_of_other_classes(files: dict[str, Path], tmp_path: Path) -> None:

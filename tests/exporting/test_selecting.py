@@ -117,5 +117,5 @@ def test_pictures_without_anything_have_no_detections() -> None:
     [({"nms": "soft_linear"}, "test.nms is 'soft_linear'"), ({"vote_sigma": 0.02}, "test.vote_sigma is set")],
 )
 def test_what_no_runtime_has_an_operator_for_is_refused(changes: dict[str, float | str], reason: str) -> None:
-    with pytest.raises(UserError, match=f"{reason} in the recipe.*export with --raw"):
+    with pytest.raises(UserError, match=f"{reason} in the recipe.*export with raw"):
         Selection(processor(**changes))

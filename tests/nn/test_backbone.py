@@ -287,5 +287,5 @@ def test_weights_see_pictures_as_they_learnt_them_however_those_are_normalised()
 
 
 def test_weights_of_a_whole_backbone_are_not_for_a_narrow_one() -> None:
-    with pytest.raises(UserError, match=r"backbone\.width is 0\.5, and ImageNet weights.*--weights none"):
+    with pytest.raises(UserError, match=r"backbone\.width is 0\.5, and ImageNet weights.*weights 'none'"):
         create_backbone("resnet18", pretrained=True, width=0.5)

@@ -98,7 +98,7 @@ def test_imagenet_weights_without_network_are_explained(data, tmp_path, monkeypa
     recipe = get_recipe("gfl_r50_fpn_1x").model_copy(
         update={"backbone": get_recipe("gfl_r50_fpn_1x").backbone.model_copy(update={"name": "resnet18.tv_in1k"})}
     )
-    with pytest.raises(UserError, match="--weights none"):
+    with pytest.raises(UserError, match="give weights 'none'"):
         gfocal.train(recipe, data, tmp_path / "run", workers=0, device="cpu")
     assert not (tmp_path / "run").exists()
 

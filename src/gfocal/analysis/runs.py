@@ -121,7 +121,7 @@ def outcome_of(run: Run, plan: Plan) -> Outcome | None:
         return None
     there = read_recipe(folder / "recipe.yaml")
     if not _alike(there, recipe_at_scale(run.recipe, plan, class_names=there.class_names)):
-        raise UserError(f"{folder}: holds a run of other settings: give another --out, or delete it")
+        raise UserError(f"{folder}: holds a run of other settings: name another folder, or delete it")
     return Outcome(**json.loads(file.read_text(encoding="utf-8")))
 
 
@@ -164,7 +164,7 @@ def _refuse_other_data(plan: Plan) -> None:
     there = json.loads(note.read_text(encoding="utf-8"))["data"] if note.exists() else _data_of(plan)
     if there != _data_of(plan):
         named = "the scale's own data" if there is None else there
-        raise UserError(f"{plan.home}: holds runs on {named}: give another --out, or the same --data")
+        raise UserError(f"{plan.home}: holds runs on {named}: name another folder, or the same data")
 
 
 def _data_of(plan: Plan) -> str | None:
@@ -215,7 +215,7 @@ def _next_ended(ended: Any, workers: Sequence[Any]) -> Message:
             codes = [worker.exitcode for worker in workers if worker.exitcode]
             if codes:
                 raise UserError(
-                    f"a process that trained ended with {codes[0]}, as when memory runs out: fewer --jobs need less; "
+                    f"a process that trained ended with {codes[0]}, as when memory runs out: fewer jobs need less; "
                     "what is done stays, so repeat the command"
                 ) from None
 

@@ -123,7 +123,7 @@ def _mini_test(data: str | Path | None) -> Dataset:
 def _coco(split: str) -> Callable[[str | Path | None], Dataset]:
     def opened(data: str | Path | None) -> Dataset:
         if data is None:
-            raise UserError("--scale paper trains on COCO 2017: give its folder as --data")
+            raise UserError("scale 'paper' trains on COCO 2017: give its folder as data")
         return open_dataset(data, split)
 
     return opened

@@ -41,7 +41,7 @@ def audit(
     from gfocal.analysis.audit import write_page
     from gfocal.errors import UserError
     from gfocal.heads import is_heads, open_annotations
-    from gfocal.model import load_model
+    from gfocal.loading import load
     from gfocal.progress import ProgressBar
 
     files = out or []
@@ -49,7 +49,7 @@ def audit(
         if file.suffix not in ENDINGS:
             raise UserError(f"{file}: the name must end with {', '.join(ENDINGS)}, which says what is written")
     dataset = open_annotations(data, split)
-    source = model if is_heads(model) else load_model(model, device=device)
+    source = model if is_heads(model) else load(model, device=device)
     with ProgressBar(len(dataset), "auditing") as bar:
         found = run(source, dataset, least=least, size=size, precision=precision, name=data, progress=bar.update)
     typer.echo(dumps(found.to_dict(), indent=2) if json else found.text())

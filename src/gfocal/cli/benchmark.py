@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from gfocal.cli.options import DATA_HELP, Device, Precision, settled
+from gfocal.cli.options import DATA_HELP, Device, Precision
 
 
 def benchmark(
@@ -44,15 +44,15 @@ def benchmark(
     tells whether a precision finds the same.
     """
     import gfocal
+    from gfocal.devices import settle
     from gfocal.errors import UserError
     from gfocal.progress import ProgressBar
 
-    say = settled(device, precision)
+    settle()
     if check:
         if len(models) > 1 or backend or torchvision or json is not None:
             raise UserError("--check looks at one model in PyTorch and prints its line: leave the rest out")
         _check(models[0], data, split=split, precision=precision, device=device)
-        say()
         return
     with ProgressBar(turns, "timing") as bar:
         found = gfocal.benchmark(
@@ -66,7 +66,6 @@ def benchmark(
             torchvision=torchvision,
             progress=bar.update,
         )
-    say()
     typer.echo(found.text())
     if json is not None:
         found.save(json)
@@ -80,7 +79,7 @@ def _check(model: str, data: str | None, *, split: str, precision: str, device: 
     from gfocal.data.opening import open_dataset
     from gfocal.devices import choose_device, choose_precision
     from gfocal.errors import UserError
-    from gfocal.model import load_model
+    from gfocal.loading import load_inner
     from gfocal.progress import ProgressBar
 
     if data is None:
@@ -89,5 +88,5 @@ def _check(model: str, data: str | None, *, split: str, precision: str, device: 
         raise UserError("float32 is what --check compares with: give --precision bfloat16, or float16 on a GPU")
     dataset = open_dataset(data, split)
     with ProgressBar(len(dataset), "comparing") as bar:
-        answers = same_answers(load_model(model, device=device), dataset, precision=precision, progress=bar.update)
+        answers = same_answers(load_inner(model, device=device), dataset, precision=precision, progress=bar.update)
     typer.echo(answers.text())

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from gfocal.cli.options import DATA_HELP, Device, Precision, Size, Workers
+from gfocal.cli.options import DATA_HELP, WEIGHTS_HELP, Device, Precision, Size, Workers
 
 DATA = typer.Option("--data", help=f"{DATA_HELP}; with an npz, also the COCO JSON alone")
 OUT_HELP = "also write a page, or plots with their numbers where it does not end with .html"
@@ -16,7 +16,7 @@ SAVE_HELP = "the calibrated model (.safetensors), or what was fitted alone (.jso
 
 
 def calibrate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="what evaluate takes, or an npz with a head's outputs")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=f"{WEIGHTS_HELP}, or an npz with a head's outputs")],
     *,
     data: Annotated[str, DATA],
     split: Annotated[str, typer.Option("--split", help="which split of the data set to report on")] = "val",
@@ -52,7 +52,7 @@ def calibrate(
     from gfocal.analysis.calibration import calibrate as fit
     from gfocal.analysis.calibration.writing import check_save, save_calibration, write_report
     from gfocal.heads import is_heads, open_annotations
-    from gfocal.model import load_model
+    from gfocal.loading import load_inner
     from gfocal.progress import ProgressBar
 
     heads = is_heads(model)
@@ -60,7 +60,7 @@ def calibrate(
     total = sum(len(open_annotations(data, name)) for name in (split, fit_split) if name is not None)
     with ProgressBar(total, "matching" if heads else "detecting") as bar:
         report, calibrated = fit(
-            model if heads else load_model(model, device=device),
+            model if heads else load_inner(model, device=device),
             data,
             split=split,
             fit_split=fit_split,

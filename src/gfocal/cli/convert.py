@@ -7,11 +7,11 @@ from typing import Annotated, Optional
 
 import typer
 
-from gfocal.cli.options import ModelSource
+from gfocal.cli.options import Weights
 
 
 def convert(
-    source: ModelSource,
+    source: Weights,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="the .safetensors file to write")],
     *,
     recipe: Annotated[

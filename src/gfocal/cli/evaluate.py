@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from gfocal.cli.options import Backend, Compile, Data, Device, ModelSource, Precision, Size, Workers, settled
+from gfocal.cli.options import Backend, Compile, Data, Device, ModelSource, Precision, Size, Workers
 
 
 def evaluate(
@@ -42,6 +42,7 @@ def evaluate(
     """
     import gfocal
     from gfocal.data.opening import open_dataset
+    from gfocal.devices import settle
     from gfocal.errors import UserError
     from gfocal.loading import load_for
     from gfocal.progress import ProgressBar
@@ -50,14 +51,15 @@ def evaluate(
     if not tta and (scale or not flip or fuse != "boxes"):
         raise UserError("--scale, --no-flip and --fuse say how several views are seen: give --tta, too")
     views = Augmentation(tuple(scale or Augmentation.scales), flip, fuse) if tta else None  # type: ignore[arg-type]
-    say = settled(device, precision)
+    settle()
     dataset = open_dataset(data, split)
     backend = "compile" if compile else backend
     loaded = load_for(model, pictures=len(dataset), device=device, backend=backend, size=size, precision=precision)
     with ProgressBar(len(dataset), "evaluating") as bar:
 
         def progress(done: int) -> None:
-            say()
+            if done == 1:
+                typer.echo(f"computing {loaded.computing(precision)}", err=True)
             bar.update(done)
 
         metrics = gfocal.evaluate(

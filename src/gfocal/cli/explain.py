@@ -7,13 +7,11 @@ from typing import Annotated, Optional
 
 import typer
 
-from gfocal.cli.options import DATA_HELP, Device, Precision, Size
+from gfocal.cli.options import DATA_HELP, WEIGHTS_HELP, Device, Precision, Size
 
 
 def explain(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="what `gfocal predict` takes, or an .npz of a head's outputs")
-    ],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=f"{WEIGHTS_HELP}, or an .npz of a head's outputs")],
     pictures: Annotated[
         Optional[list[Path]],  # noqa: UP045  typer evaluates it on Python 3.10
         typer.Argument(metavar="PICTURES...", help="files, or folders of them; none: the first ones of --data"),
@@ -52,10 +50,10 @@ def explain(
     import gfocal
     from gfocal.explaining import short_name
     from gfocal.heads import is_heads
-    from gfocal.model import load_model
+    from gfocal.loading import load_inner
     from gfocal.progress import ProgressBar
 
-    loaded = model if is_heads(model) else load_model(model, device=device)
+    loaded = model if is_heads(model) else load_inner(model, device=device)
     with ProgressBar(None, "explaining") as bar:
         count = gfocal.explain(
             loaded,

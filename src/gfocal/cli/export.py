@@ -7,11 +7,11 @@ from typing import Annotated, Optional
 
 import typer
 
-from gfocal.cli.options import DATA_HELP, ModelSource, Size, settled
+from gfocal.cli.options import DATA_HELP, Size, Weights
 
 
 def export(
-    model: ModelSource,
+    model: Weights,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="the .onnx file to write, or .xml for OpenVINO")],
     *,
     raw: Annotated[bool, typer.Option("--raw", help="leave suppression out: outputs as the detector has them")] = False,
@@ -32,10 +32,11 @@ def export(
     in place of a model.
     """
     import gfocal
+    from gfocal.devices import settle
     from gfocal.progress import ProgressBar
 
-    say = settled("cpu", "float32")
-    with ProgressBar(pictures, "comparing") as bar:
+    settle()
+    with ProgressBar(None, "comparing") as bar:
         certificate = gfocal.export(
             model,
             out,
@@ -45,8 +46,7 @@ def export(
             split=split,
             pictures=pictures,
             size=size,
-            progress=bar.update,
+            progress=lambda done, total: bar.update(done, total=total),
         )
-    say()
     typer.echo(certificate.text())
     typer.echo(f"{out}, {out.with_suffix('.certificate.json')}\nnext: gfocal predict {out} PICTURES")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Optional
 
 import typer
@@ -26,19 +25,6 @@ Backend = Annotated[
 ]
 Compile = Annotated[bool, typer.Option("--compile", help="the same as --backend compile, which takes minutes first")]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="processes that read pictures")]
-ModelSource = Annotated[
-    str, typer.Argument(metavar="MODEL", help="run folder, .safetensors, or official .pth of GFocalV2 or mmdetection")
-]
-
-
-def settled(device: str, precision: str) -> Callable[[], None]:
-    """Use this machine well; return what says how when it is called first, which is when work has begun."""
-    from gfocal.devices import choose_device, settle
-
-    told = [settle(choose_device(device), precision)]
-
-    def tell() -> None:
-        while told:
-            typer.echo(f"computing {told.pop()}", err=True)
-
-    return tell
+WEIGHTS_HELP = "run folder, .safetensors, or official .pth of GFocalV2 or mmdetection"
+Weights = Annotated[str, typer.Argument(metavar="MODEL", help=WEIGHTS_HELP)]
+ModelSource = Annotated[str, typer.Argument(metavar="MODEL", help=f"{WEIGHTS_HELP}, or a file of `gfocal export`")]

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from gfocal.cli.options import Backend, Compile, Device, ModelSource, Precision, Size, settled
+from gfocal.cli.options import Backend, Compile, Device, ModelSource, Precision, Size
 
 PICTURES = (
     "files, folders (with their sub-folders), quoted globs, http(s) addresses, videos, cameras (0, 1, or camera:0), "
@@ -54,6 +54,7 @@ def predict(
     Next: read the boxes from detections.jsonl, or in Python with `gfocal.load(MODEL).predict("picture.jpg")`.
     """
     from gfocal.data.pictures import path_text
+    from gfocal.devices import settle
     from gfocal.errors import UserError
     from gfocal.finding import Result, Search
     from gfocal.predicting import predict_to_folder
@@ -63,10 +64,9 @@ def predict(
         raise UserError("--overlap is of tiles: give --tile, too")
     tiling = None if tile is None else Tiling.of(tile, overlap)
 
-    say = settled(device, precision)
+    settle()
 
     def tell(result: Result) -> None:
-        say()
         if result.fault is not None:
             typer.echo(f"left out: {result.fault}", err=True)
         else:

@@ -7,13 +7,11 @@ from typing import Annotated, Optional
 
 import typer
 
-from gfocal.cli.options import Data
+from gfocal.cli.options import WEIGHTS_HELP, Data
 
 
 def rescore(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="what `gfocal evaluate` takes, or an .npz of any head's arrays")
-    ],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=f"{WEIGHTS_HELP}, or an .npz of any head's arrays")],
     *,
     data: Data,
     split: Annotated[str, typer.Option("--split", help="which split of the data set")] = "val",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, final
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gfocal.devices import choose_device, choose_precision
+from gfocal.devices import choose_precision, described
 from gfocal.errors import UserError, first_line, unknown
 from gfocal.exported.header import Header
 from gfocal.programs.openvino import OpenVinoProgram
@@ -31,6 +31,10 @@ class Engine(ABC):
     name: str
     header: Header
     closest: str | None
+
+    @abstractmethod
+    def computing(self, precision: str | None) -> str:
+        """Return what computes, where, and in which precision, for people. UserError for one that it has not."""
 
     @abstractmethod
     def run(self, inputs: Inputs, *, precision: str | None) -> dict[str, Tensor]:
@@ -52,12 +56,9 @@ class OnnxRuntime(Engine):
         asked = device not in (None, "auto")
         if not asked:
             device = "cuda" if CUDA in available else "cpu"
-        try:
-            device = torch.device(device)  # type: ignore[arg-type]  it is named now
-        except RuntimeError as error:
-            raise unknown("device", str(device), ("auto", "cpu", "cuda")) from error
+        device = _device(device)
         if device.type == "cuda" and CUDA not in available:
-            raise UserError("device 'cuda' was asked for, but the installed ONNX Runtime has none: use --device cpu")
+            raise UserError("device 'cuda' was asked for, but the installed ONNX Runtime has none: take device 'cpu'")
         providers: list[Any] = [(CUDA, {"device_id": device.index or 0})] if device.type == "cuda" else []
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors alone: it warns of what it may do to a graph for speed
@@ -68,18 +69,27 @@ class OnnxRuntime(Engine):
         except Exception as error:  # each mistake in a file has a class of its own, and they have no common base
             raise UserError(f"{path}: ONNX Runtime cannot read it ({first_line(error)})") from error
         if asked and providers and CUDA not in self._session.get_providers():
-            raise UserError("device 'cuda' was asked for, but ONNX Runtime cannot start it: use --device cpu")
+            raise UserError("device 'cuda' was asked for, but ONNX Runtime cannot start it: take device 'cpu'")
         self.name = f"onnxruntime {onnxruntime.__version__}"
         self.header = Header.from_texts(self._session.get_modelmeta().custom_metadata_map, where=str(path))
         self._outputs = [output.name for output in self._session.get_outputs()]
 
+    def computing(self, precision: str | None) -> str:
+        """Return what computes, where, and in which precision, for people."""
+        self._refuse_other(precision)
+        device = "cuda" if CUDA in self._session.get_providers() else "cpu"
+        return described(self.name, device, self.header.precision)
+
     def run(self, inputs: Inputs, *, precision: str | None) -> dict[str, Tensor]:
         """Return the outputs by name. UserError for a precision other than the file's."""
-        own = self.header.precision
-        if precision not in (None, "auto", own):
-            raise UserError(f"the file computes in {own}: leave --precision out, or export it in {precision}")
+        self._refuse_other(precision)
         found = self._session.run(self._outputs, dict(inputs))
         return {name: torch.from_numpy(value) for name, value in zip(self._outputs, found, strict=True)}
+
+    def _refuse_other(self, precision: str | None) -> None:
+        own = self.header.precision
+        if precision not in (None, "auto", own):
+            raise UserError(f"the file computes in {own}: leave precision out, or export it in {precision}")
 
 
 @final
@@ -93,8 +103,8 @@ class OpenVino(Engine):
             import openvino  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise UserError(f"{path} runs in OpenVINO: pip install 'gfocal[openvino]'") from error
-        if device not in (None, "auto") and choose_device(device).type != "cpu":
-            raise UserError(f"{path}: files of OpenVINO run on the CPU here: use --device cpu")
+        if device not in (None, "auto") and _device(device).type != "cpu":
+            raise UserError(f"{path}: files of OpenVINO run on the CPU here: take device 'cpu'")
         try:
             self._model = openvino.Core().read_model(path)
         except RuntimeError as error:
@@ -107,13 +117,18 @@ class OpenVino(Engine):
         self._where = str(path)
         self._programs: dict[torch.dtype, OpenVinoProgram] = {}
 
+    def computing(self, precision: str | None) -> str:
+        """Return what computes, where, and in which precision, for people."""
+        dtype = str(choose_precision(precision, CPU_DEVICE)).removeprefix("torch.")
+        return described(self.name, "cpu", f"int8 and {dtype}" if self.header.precision == "int8" else dtype)
+
     def run(self, inputs: Inputs, *, precision: str | None) -> dict[str, Tensor]:
         """Return the outputs by name, all but what is quantised computed in `precision`."""
         return self.ready(precision)(inputs)
 
     def ready(self, precision: str | None) -> OpenVinoProgram:
         """Return the program compiled for a precision; UserError where OpenVINO cannot compile it."""
-        dtype = choose_precision(precision, torch.device("cpu"))
+        dtype = choose_precision(precision, CPU_DEVICE)
         if dtype not in self._programs:
             try:
                 self._programs[dtype] = OpenVinoProgram(self._model, dtype)
@@ -122,6 +137,16 @@ class OpenVino(Engine):
         return self._programs[dtype]
 
 
+def _device(named: str | torch.device | None) -> torch.device:
+    """Return a CPU or GPU by its name, whether or not PyTorch can use it; UserError for anything else."""
+    with suppress(RuntimeError):
+        device = torch.device(str(named))
+        if device.type in ("cpu", "cuda"):
+            return device
+    raise unknown("device", str(named), ("auto", "cpu", "cuda"))
+
+
+CPU_DEVICE = torch.device("cpu")
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 SECTION = "framework"
 """Of what a model of OpenVINO tells of itself: where its reader of ONNX puts the metadata of a file."""

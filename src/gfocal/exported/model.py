@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gfocal.builder import build_parts
 from gfocal.checkpoint import without_init
-from gfocal.errors import UserError
+from gfocal.errors import UserError, within_one
 from gfocal.exported.engines import ENGINES, Engine
 from gfocal.postprocess import PostProcess
 from gfocal.predictor import Predictor
@@ -32,6 +32,10 @@ class ExportedModel(Predictor):
         if engine.header.content == "raw":
             with without_init():
                 self._postprocess = build_parts(self.recipe).postprocess
+
+    def computing(self, precision: str | None = None) -> str:
+        """Return what computes, where, and in which precision, for people (see `Predictor.computing`)."""
+        return self.engine.computing(precision)
 
     def find(
         self,
@@ -55,10 +59,10 @@ class ExportedModel(Predictor):
             found = self._postprocess(raw, sizes, scales=scales, threshold=threshold)
         else:
             lowest = self.recipe.test.score_threshold
-            if threshold is not None and threshold < lowest:
+            if threshold is not None and within_one("threshold", threshold) < lowest:
                 raise UserError(
                     f"threshold {threshold} is under {lowest}, below which the file leaves out boxes itself: export "
-                    "it with --raw, or a recipe with a lower test.score_threshold"
+                    "it with raw, or a recipe with a lower test.score_threshold"
                 )
             inputs["sizes"] = np.array(sizes, dtype=np.int64).reshape(-1, 2)
             outputs = self.engine.run(inputs, precision=precision)

@@ -41,9 +41,27 @@ class Measured(NamedTuple):
     runtimes: tuple[Agreement, ...]
 
 
+class Side(NamedTuple):
+    """A file that is compared, and the precision it is asked for, None for its own."""
+
+    file: ExportedModel
+    precision: str | None
+
+    @property
+    def as_written(self) -> bool:
+        """Whether it computes in the precision that the file was written in."""
+        return self.precision == self.file.engine.closest
+
+    @property
+    def name(self) -> str:
+        """What certificates call it."""
+        name = self.file.engine.name
+        return name if self.as_written else f"{name} in {self.precision}"
+
+
 def compare(
     model: Model,
-    files: Sequence[ExportedModel],
+    files: Sequence[Side],
     dataset: Dataset,
     *,
     pictures: int,
@@ -57,7 +75,7 @@ def compare(
     progress: called with the number of pictures done.
     """
     prepare = model.prepare(size)
-    sides = [_Side(model, "float32"), *(_Side(file, file.engine.closest) for file in files)]
+    sides = [_Side(model, "float32"), *(_Side(*side) for side in files)]
     found: list[list[Detections]] = [[] for _ in sides]
     evaluators = [CocoEvaluator(dataset.class_names) for _ in sides]
     for index in range(pictures):
@@ -73,8 +91,8 @@ def compare(
     first = prepare(dataset.picture(0))
     times = _milliseconds([partial(side.look, first) for side in sides])
     runtimes = tuple(
-        _agreement(file, found[0], own, ap, spent)
-        for file, own, ap, spent in zip(files, found[1:], aps[1:], times[1:], strict=True)
+        _agreement(side, found[0], own, ap, spent)
+        for side, own, ap, spent in zip(files, found[1:], aps[1:], times[1:], strict=True)
     )
     return Measured(sum(map(len, found[0])), aps[0], times[0], runtimes)
 
@@ -109,7 +127,7 @@ def _milliseconds(lookers: Sequence[Callable[[], object]]) -> list[float]:
 
 
 def _agreement(
-    file: ExportedModel, model: Sequence[Detections], own: Sequence[Detections], ap: float | None, spent: float
+    side: Side, model: Sequence[Detections], own: Sequence[Detections], ap: float | None, spent: float
 ) -> Agreement:
     pairs = [(one, other, *matches(one, other)) for one, other in zip(model, own, strict=True)]
     both = sum(len(first) for *_, first, _ in pairs)
@@ -120,8 +138,9 @@ def _agreement(
         if one.edges is not None and other.edges is not None
     ]
     return Agreement(
-        runtime=file.engine.name,
-        matched=2 * both / total if total else 1.0,
+        runtime=side.name,
+        as_written=side.as_written,
+        matched=2 * both / total if total else None,
         scores=_difference([one.scores[first] - other.scores[second] for one, other, first, second in pairs]),
         boxes=_difference([one.boxes[first] - other.boxes[second] for one, other, first, second in pairs]),
         edge_std=_difference(spreads) if spreads else None,

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from gfocal.errors import UserError
 from gfocal.programs.suppression import to_onnx
 from gfocal.programs.tracing import output_names
 
@@ -18,14 +17,10 @@ OPSET = 19
 
 
 def convert_onnx(program: ExportedProgram, *, optimize: bool = False) -> Any:
-    """Return the program as an `onnx.ModelProto`. UserError where the packages are missing.
+    """Return the program as an `onnx.ModelProto`.
 
     optimize: fold what is constant, which the runtimes do as well, as they read a file, but quantisation does not.
     """
-    try:
-        import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports, reportUnusedImport]
-    except ImportError as error:
-        raise UserError("writing .onnx files needs onnx and onnxscript: pip install 'gfocal[onnx]'") from error
     made = torch.onnx.export(
         program,
         dynamo=True,

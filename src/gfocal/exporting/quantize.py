@@ -13,7 +13,6 @@ import numpy.typing as npt
 import torch
 
 from gfocal.detector import Detector
-from gfocal.errors import UserError
 
 Inputs: TypeAlias = dict[str, npt.NDArray[Any]]
 Node: TypeAlias = tuple[str, Sequence[str], Sequence[str]]
@@ -23,7 +22,6 @@ def quantize_onnx(model: Any, detector: Detector, examples: Callable[[int], Inpu
     """Return an `onnx.ModelProto` in int8 but for the convolutions of box codes and all that follows them.
 
     examples: the inputs of a picture by its number, under `count`, that the ranges of values are measured on.
-    UserError where NNCF is missing.
     """
     nodes = [(node.name, list(node.input), list(node.output)) for node in model.graph.node]
     names = {f"detector.{name}" for name, _ in detector.named_parameters() if _begins(name)}
@@ -71,10 +69,8 @@ def _below(nodes: Iterable[Node], begin: set[str]) -> list[str]:
 def _quantized(model: Any, ignored: list[str], examples: Callable[[int], Inputs], count: int) -> Any:
     assert ignored, "the convolutions of box codes are not in the graph"
     with _quiet():
-        try:
-            import nncf  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise UserError("int8 is made by NNCF: pip install 'gfocal[nncf]'") from error
+        import nncf  # pyright: ignore[reportMissingImports]
+
         return nncf.quantize(
             model,
             nncf.Dataset(range(count), examples),

@@ -21,16 +21,27 @@ MEASURED_ON = 100
 """Pictures at most that the ranges of values are measured on for int8."""
 
 
+def measured_on(num_pictures: int) -> list[int]:
+    """Return which pictures of a data set the ranges of values are measured on, evenly spread over it.
+
+    >>> measured_on(3), measured_on(250)[:4], len(measured_on(250))
+    ([0, 1, 2], [0, 2, 5, 7], 100)
+    """
+    count = min(MEASURED_ON, num_pictures)
+    return [place * num_pictures // count for place in range(count)]
+
+
 def write(model: Model, path: Path, *, header: Header, dataset: Dataset, size: tuple[int, int] | None) -> None:
     """Write a model as an .onnx or .xml file, which carries `header`.
 
-    dataset: whose first pictures the ranges of values are measured on for int8. size: as in `Predictor.predict`, for
-    these. UserError where a package is missing, or the recipe's post-processing cannot be exported.
+    dataset: on whose `measured_on` pictures the ranges of values are measured for int8. size: as in
+    `Predictor.predict`, for these. UserError where the recipe's post-processing cannot be exported.
     """
     prepare = model.prepare(size)
+    chosen = measured_on(len(dataset))
 
-    def inputs(index: int) -> Inputs:
-        prepared = prepare(dataset.picture(index))
+    def inputs(place: int) -> Inputs:
+        prepared = prepare(dataset.picture(chosen[place]))
         images = {"images": pad(prepared.image).numpy()}
         return images if header.content == "raw" else images | {"sizes": np.array([prepared.size])}
 
@@ -40,7 +51,7 @@ def write(model: Model, path: Path, *, header: Header, dataset: Dataset, size: t
     int8 = header.precision == "int8"
     postprocess = None if header.content == "raw" else model.postprocess
     program = trace(model.detector, postprocess, least_side=least_side, half=half)
-    count = min(MEASURED_ON, len(dataset))
+    count = len(chosen)
     if path.suffix == ".onnx":
         made = convert_onnx(program, optimize=int8)
         made = quantize_onnx(made, model.detector, inputs, count=count) if int8 else made

@@ -54,7 +54,7 @@ def create_backbone(name: str, *, pretrained: bool = False, width: float = 1.0) 
     if pretrained and width != 1:
         raise UserError(
             f"backbone.width is {width:g}, and ImageNet weights are for whole backbones only: start from random "
-            "numbers with --weights none, or from a file or a run"
+            "numbers with weights 'none', or from a file or a run"
         )
     if name == SSD_VGG16:
         return _vgg16(pretrained=pretrained, width=width)
@@ -86,7 +86,7 @@ def _fetched(name: str, **options: Any) -> nn.Module:
     except Exception as error:  # huggingface_hub and urllib have no common class for "no network"
         raise UserError(
             f"the ImageNet weights of {name!r} could not be fetched ({type(error).__name__}): connect to the network, "
-            "or start from random weights with --weights none"
+            "or give weights 'none' for random weights"
         ) from error
 
 

@@ -30,7 +30,7 @@ class Selection:
             unfit = "test.vote_sigma is set"
         if unfit is not None:
             raise UserError(
-                f"{unfit} in the recipe, for which the runtimes have no operator: export with --raw, or change it"
+                f"{unfit} in the recipe, for which the runtimes have no operator: export with raw, or change it"
             )
         self.test = postprocess
 

@@ -10,3 +10,5 @@ from gfocal.runtime.eager import accelerated
 from gfocal.runtime.openvino import OpenVino
 
 BACKENDS: Mapping[str, Make] = {"torch": accelerated, "compile": Compiled, "openvino": OpenVino}
+RUNTIMES: Mapping[str, str] = {"torch": "PyTorch", "compile": "PyTorch, compiled,", "openvino": "OpenVINO"}
+"""What people call that which computes then."""

@@ -24,7 +24,7 @@ class OpenVino:
 
     def __init__(self, detector: Detector, dtype: torch.dtype) -> None:
         if next(detector.parameters()).device.type != "cpu":
-            raise UserError("backend 'openvino' computes on the CPU: use --device cpu, or another backend")
+            raise UserError("backend 'openvino' computes on the CPU: take device 'cpu', or another backend")
         # it is converted in float32, whatever the caller computes in; OpenVINO chooses what to do in `dtype`
         with torch.inference_mode(False), torch.autocast("cpu", enabled=False):
             try:
@@ -33,7 +33,7 @@ class OpenVino:
                 raise
             except Exception as error:  # neither PyTorch's tracing nor OpenVINO has a class for what it cannot do
                 raise UserError(
-                    f"OpenVINO cannot compute this model ({first_line(error)}): use --backend torch"
+                    f"OpenVINO cannot compute this model ({first_line(error)}): take backend 'torch'"
                 ) from error
 
     def __call__(self, images: Tensor) -> Raw:

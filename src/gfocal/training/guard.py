@@ -69,7 +69,7 @@ class Guard:
         write_replay(self.path, self.model, batch, step=step, precision=str(self.dtype).removeprefix("torch."))
         return UserError(
             f"step {step}: the loss is not finite ({shown}) on {names}{cause}. `gfocal train --replay {self.path}` "
-            "does the step again and says where it starts; a lower learning rate, `clip_norm` or --precision float32 "
+            "does the step again and says where it starts; a lower learning rate, `clip_norm` or precision 'float32' "
             "may avoid it"
         )
 

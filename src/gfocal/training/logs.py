@@ -32,7 +32,7 @@ def check_loggers(names: Sequence[str]) -> None:
         if name not in LOGGERS:
             raise unknown("logger", name, LOGGERS)
         if importlib.util.find_spec(name) is None:
-            raise UserError(f"--logger {name}: its package is not installed: pip install {name}")
+            raise UserError(f"logger {name!r}: its package is not installed: pip install {name}")
 
 
 def _wandb(out: Path) -> Logger:

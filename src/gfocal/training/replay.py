@@ -26,7 +26,7 @@ def replay(path: str | Path, *, precision: str | None = None, device: str | None
     """
     content = read_tensors(Path(path))
     if content.get("format") != FORMAT:
-        raise UserError(f"{path}: not a file that a run left behind for --replay")
+        raise UserError(f"{path}: not a file that a run left behind for replay")
     where = choose_device(device)
     dtype = choose_precision(precision or content["precision"], where)
     model = build(Recipe.from_yaml(content["recipe"], where=str(path)), device=where)

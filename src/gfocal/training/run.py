@@ -20,7 +20,7 @@ from gfocal.config import Recipe, read_recipe
 from gfocal.data.dataset import Dataset
 from gfocal.data.faults import Faults
 from gfocal.data.opening import open_dataset, splits_of
-from gfocal.devices import choose_device, choose_precision, settle
+from gfocal.devices import choose_device, choose_precision, described, settle
 from gfocal.errors import UserError, first_line, shortened
 from gfocal.files import forget_scratch, whole_or_absent
 from gfocal.model import Model, build
@@ -200,10 +200,10 @@ def _begin(
     state: dict[str, Any] | None,
 ) -> Course:
     """Return the run at its first step, its folder made, or as a state left it."""
-    settled = settle(where, settings.precision)
+    settle(where)
     model = Model(model.recipe, model.parts, fabric.device)
     if fabric.is_global_zero:
-        logger.info("computing %s", settled)
+        logger.info("computing %s", described("PyTorch", where, dtype))
         if state is None:
             _warn_of_clipping(splits.train, model.recipe)
             _make_folder(out, model.recipe, settings)

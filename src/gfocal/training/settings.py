@@ -80,7 +80,7 @@ def read_settings(out: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise UserError(f"{out}: not the folder of a run: it holds no {NAME}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}): give --recipe, --data and --out instead") from error
+        raise UserError(f"{path}: cannot be read ({error}): give recipe, data and out instead") from error
 
 
 def batch_for(recipe: Recipe, *, processes: int, accumulate: int) -> int:
@@ -128,7 +128,7 @@ def resolve(
     if size is not None:
         short, long = size
         if not 32 <= short <= long:
-            raise UserError(f"--size {short} {long}: give the short side, at least 32, then the long one")
+            raise UserError(f"size {short} {long}: give the short side, at least 32, then the long one")
         pictures = recipe.pictures
         values["pictures"] |= {"short": short, "long": long, "train_short": (short, short)}
         if pictures.jitter_size is not None:

@@ -23,7 +23,8 @@ from gfocal.analysis.audit.suspicions import Audit, Suspicion
 from gfocal.data.dataset import Dataset
 from gfocal.errors import UserError
 from gfocal.heads import is_heads, open_annotations, open_heads
-from gfocal.model import Model, load_model
+from gfocal.loading import load
+from gfocal.predictor import Predictor
 from gfocal.structures import Detections, Truth
 from gfocal.testing import check_classes, detect
 
@@ -36,7 +37,7 @@ MEDIAN = 0.6745
 
 
 def audit(
-    source: str | Path | Model,
+    source: str | Path | Predictor,
     data: str | Path | Dataset,
     *,
     split: str = "train",
@@ -48,7 +49,7 @@ def audit(
 ) -> Audit:
     """Return the labels of a data set that a detector finds hard to believe, the most suspicious first.
 
-    source: a Model or what `gfocal.load` takes, or an npz file of a head's arrays. data, split: as --data takes them,
+    source: what `gfocal.load` returns or takes, or an npz file of a head's arrays. data, split: as --data takes them,
     an open data set, or with an npz file a COCO JSON. least: score below which a suspicion is left out. name: what the
     audit calls the data set, None for data itself. progress: called with the number of pictures done. A detector
     doubts less what it was trained on: audit a split with a model of another where labels are to be trusted least.
@@ -63,7 +64,7 @@ def audit(
     if is_heads(source):
         pairs: Iterable[tuple[Truth, Detections]] = open_heads(source, data, split=split)
     else:
-        model = source if isinstance(source, Model) else load_model(source)
+        model = source if isinstance(source, Predictor) else load(source)
         dataset = open_annotations(data, split)
         check_classes(model.class_names, dataset.class_names, where=name)
         pairs = detect(model, dataset, size=size, precision=precision)

@@ -31,7 +31,9 @@ from gfocal.calibration import Calibration, Spread
 from gfocal.data.dataset import Dataset
 from gfocal.errors import UserError, unknown
 from gfocal.heads import is_heads, open_heads
-from gfocal.model import Model, load_model
+from gfocal.loading import load_inner
+from gfocal.model import Model
+from gfocal.predictor import Predictor
 from gfocal.structures import Detections, EdgeDistributions, Truth
 from gfocal.testing import detect, open_for
 
@@ -39,7 +41,7 @@ Pairs = Iterable[tuple[Truth, Detections]]
 
 
 def calibrate(
-    model: Model | str | Path,
+    model: Predictor | str | Path,
     data: str | Path | Dataset,
     *,
     split: str = "val",
@@ -59,8 +61,8 @@ def calibrate(
 ) -> tuple[CalibrationReport, Model | None]:
     """Return how well a model's edges and scores are calibrated, and the model with the calibration that was fitted.
 
-    model: a Model, what `gfocal.load` takes, or an npz file of `gfocal.heads`, for which the second result is None.
-    What is calibrated already is calibrated anew. data: what --data takes, or an open data set. The pictures of
+    model: a Model, weights that `gfocal.load` takes, or an npz file of `gfocal.heads`, for which the second result is
+    None. What is calibrated already is calibrated anew. data: what --data takes, or an open data set. The pictures of
     `split` are parted at random (`seed`), a share `fit_share` to fit on and the rest to report on; with `fit_split`,
     all of that split are fitted on, and all of `split` reported on. Take none that the model was trained on.
 
@@ -75,7 +77,7 @@ def calibrate(
     >>> calibrated.save("calibrated.safetensors")  # doctest: +SKIP
     """
     _refuse_options(spread=spread, fit_share=fit_share, splits=splits, fit_split=fit_split)
-    loaded = None if is_heads(model) else model if isinstance(model, Model) else load_model(model)
+    loaded = None if is_heads(model) else load_inner(model)
     _refuse_no_spread(loaded, spread)
     seeing = {"size": size, "batch": batch, "workers": workers, "precision": precision}
 
@@ -99,7 +101,7 @@ def calibrate(
         parts = [random_part(found.num_pictures, fit_share, seed=seed + place) for place in range(splits)]
         repeated = coverage_over_splits(found, class_names, parts, spread=spread, least=least, iou=iou)
         report = replace(report, repeated=repeated, splits=splits)
-    source = str(model) if not isinstance(model, Model) else model.recipe.name
+    source = str(model) if isinstance(model, str | Path) else model.recipe.name
     report = replace(report, source=source, data=f"{_name(data)} ({split})")
     return report, None if loaded is None else loaded.with_calibration(report.calibration)
 
@@ -111,7 +113,7 @@ def _refuse_options(*, spread: str | None, fit_share: float, splits: int, fit_sp
     if not 0 < fit_share < 1:
         raise UserError(f"the share of pictures to fit on must lie between 0 and 1, got {fit_share}")
     if splits > 1 and fit_split is not None:
-        raise UserError("--splits parts one split anew each time: it goes without --fit-split")
+        raise UserError("splits parts one split anew each time: it goes without fit_split")
 
 
 def _refuse_no_spread(model: Model | None, spread: Spread | None) -> None:
@@ -119,7 +121,7 @@ def _refuse_no_spread(model: Model | None, spread: Spread | None) -> None:
     if spread == "predicted" and model is not None and model.criterion.box.bins is None:
         raise UserError(
             f"the model's boxes are {model.recipe.box['name']!r}, which predict no spread: "
-            "take --spread side or constant"
+            "take spread 'side' or 'constant'"
         )
 
 

@@ -14,7 +14,8 @@ from gfocal.analysis.rescoring.rescorer import Pairs, Rescorer, fit_rescorer
 from gfocal.data.dataset import Dataset
 from gfocal.errors import UserError, at_least
 from gfocal.heads import is_heads, open_heads, suppressed
-from gfocal.model import Model, load_model
+from gfocal.loading import load_inner
+from gfocal.predictor import Predictor
 from gfocal.structures import Detections, Truth
 from gfocal.testing import detect_candidates, open_for
 
@@ -24,7 +25,7 @@ INNER_FOLDS = 3
 MOST_PICTURES = 500
 """Pictures that exponents are chosen on at most."""
 
-Source = str | Path | Model | Iterable[tuple[Truth, Detections]]
+Source = str | Path | Predictor | Iterable[tuple[Truth, Detections]]
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,11 @@ def rescore(
 ) -> Rescoring:
     """Fit a quality predictor on the edge distributions of finished detections, and tell what it is worth.
 
-    source: an npz file of a head's arrays (`gfocal.heads`), a Model or what `gfocal.load` takes, or pairs of truth and
-    candidates before suppression. data, split: as --data takes them, a COCO JSON, or an open data set; not with pairs.
-    top_k, hidden: k and p of V2's predictor. folds: parts of the pictures; each is scored by a rescorer fitted on the
-    others, so the report speaks of pictures not seen, exponents included. resamples, level: of the bootstrap over
-    pictures. progress: called with the number of folds done, and once more for all pictures.
+    source: an npz file of a head's arrays (`gfocal.heads`), a Model or weights that `gfocal.load` takes, or pairs of
+    truth and candidates before suppression. data, split: as --data takes them, a COCO JSON, or an open data set; not
+    with pairs. top_k, hidden: k and p of V2's predictor. folds: parts of the pictures; each is scored by a rescorer
+    fitted on the others, so the report speaks of pictures not seen, exponents included. resamples, level: of the
+    bootstrap over pictures. progress: called with the number of folds done, and once more for all pictures.
 
     The quality learns the IoU of boxes by cross-entropy (`fit_rescorer`). Its exponent is the one of `POWERS` with the
     highest AP on the fitting pictures, scored by inner folds and smoothed over neighbours. Likelihood was tried and
@@ -75,7 +76,7 @@ def rescore(
         raise UserError("this detector has no edge distributions to read a quality from: give one with box 'general'")
     bins = min(found.edges.positions.shape[-1] for _, found in pairs if found.edges is not None)
     if top_k > bins:
-        raise UserError(f"--top-k: an edge of this detector has {bins} probabilities, {top_k} were asked for")
+        raise UserError(f"top_k: an edge of this detector has {bins} probabilities, {top_k} were asked for")
 
     def fit(part: Pairs) -> Rescorer:
         return fit_rescorer(part, top_k=top_k, hidden=hidden, seed=seed)
@@ -184,15 +185,15 @@ def _report(
 
 def _collected(source: Source, data: str | Path | Dataset | None, split: str) -> tuple[Pairs, Suppress]:
     """Return the candidates of every picture with its truth, and what suppresses them."""
-    if not isinstance(source, str | Path | Model):
+    if not isinstance(source, str | Path | Predictor):
         if data is not None:
             raise ValueError("data goes with a model or a file; pairs bring their truth along")
         return list(source), suppressed
     if data is None:
-        raise UserError("name the data set that the boxes are held against: --data DATA")
+        raise UserError("name the data set that the boxes are held against: give data")
     if is_heads(source):
         return list(open_heads(source, data, split=split, suppress=False)), suppressed
-    model = source if isinstance(source, Model) else load_model(source)
+    model = load_inner(source)
     # as the network puts them out: a calibration is for reading, not for ranking
     pairs = detect_candidates(model.with_calibration(None), open_for(model, data, split))
     return [(truth, found.cpu()) for truth, found in pairs], model.postprocess.suppressed
