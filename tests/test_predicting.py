@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -136,18 +137,63 @@ def test_of_a_video_some_frames_can_be_looked_at(here: Path, model: Path) -> Non
     assert drawn[0].rate == 2.5
 
 
+@pytest.mark.parametrize(("scale", "rate"), [(1, 90000), (1250, 1)])
+def test_a_video_that_tells_no_rate_that_can_be_is_drawn_at_a_usual_one(
+    here: Path, model: Path, scale: int, rate: int
+) -> None:
+    content = bytearray((here / "in" / "2a.avi").read_bytes())
+    struct.pack_into("<II", content, content.find(b"strh") + 28, scale, rate)
+    (here / "odd.avi").write_bytes(content)
+    run(model, ["odd.avi"], here / "out")
+    assert [frame.rate for frame in Source(str(here / "out" / "odd.mp4"), "video").frames()] == [25.0] * 6
+
+
 def test_results_within_the_pictures_are_no_pictures(here: Path, model: Path) -> None:
     for _ in range(2):
         run(model, ["."], here / "in" / "out")
         assert [title.removeprefix("./") for title in titles(here / "in" / "out")] == TITLES
 
 
-def test_a_picture_is_never_replaced_by_its_drawing(here: Path, model: Path) -> None:
-    before = (here / "in" / "0.png").read_bytes()
-    with pytest.raises(UserError, match=r"0\.png: its drawing would replace it"):
-        run(model, ["in"], here / "in")
-    assert (here / "in" / "0.png").read_bytes() == before
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_drawings_are_not_written_among_the_pictures(here: Path, model: Path) -> None:
+    before = contents(here / "in")
+    for names in (["in"], ["in/0.png"], ["in/2a.avi"]):
+        with pytest.raises(UserError, match=r"lies in the folder that drawings are written to"):
+            run(model, names, here / "in")
+    assert contents(here / "in") == before
     assert len(run(model, ["in"], here / "in", draw=False)) == len(TITLES)
+
+
+@pytest.mark.parametrize(("source", "own"), [("0.png", "0.png"), ("2a.avi", "2a.mp4")])
+def test_what_is_no_drawing_is_never_replaced_by_one(here: Path, model: Path, source: str, own: str) -> None:
+    run(model, ["in/1.png"], here / "out")
+    picture(9).save(here / "out" / own, format="PNG")
+    before = contents(here / "out")
+    with pytest.raises(UserError, match=rf"{own}: is there already, and no drawing"):
+        run(model, [f"in/{source}"], here / "out")
+    assert contents(here / "out") == before
+    run(model, ["in/1.png"], here / "out")  # its drawing is one
+
+
+def test_what_a_run_that_was_killed_left_of_a_drawing_goes(here: Path, model: Path) -> None:
+    run(model, ["in/0.png"], here / "out")
+    for name in (".0.abcd1234.png", ".2a.abcd1234.mp4", ".mine.png"):
+        (here / "out" / name).touch()
+    run(model, ["in"], here / "out", resume=True)
+    assert [path.name for path in (here / "out").glob(".*")] == [".mine.png"]
+
+
+def test_two_runs_never_write_to_one_folder(here: Path, model: Path) -> None:
+    def again(result: Result) -> None:
+        for resume in (False, True):
+            with pytest.raises(UserError, match="out: another run is writing to it"):
+                run(model, ["in"], here / "out", resume=resume)
+
+    predict_to_folder(model, ["in/0.png"], here / "out", SEARCH, device="cpu", tell=again)
+    assert titles(here / "out") == TITLES[:1]
 
 
 # ---------------------------------------------------------------- what cannot be read

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gfocal.ahead import made_ahead
+from gfocal.draw.marking import save_picture
 from gfocal.draw.pictures import draw_detections
-from gfocal.draw.videos import new_video
+from gfocal.draw.videos import RATES, new_video
 from gfocal.errors import UserError
 from gfocal.files import whole_or_absent
 from gfocal.frames import Frame, Source
@@ -27,7 +28,7 @@ from gfocal.structures import Detections
 from gfocal.tiling import Tiling, predict_tiled
 
 RATE = 25.0
-"""Frames a second of the drawing of a video that does not say how many it has."""
+"""Frames a second of the drawing of a video that does not say how many it has, or no number that can be."""
 
 
 @dataclass(frozen=True)
@@ -155,9 +156,10 @@ class _Drawings:
         drawing = draw_detections(frame.picture, found, edges=search.edges, threshold=search.threshold)
         if frame.index is None:
             with whole_or_absent(task.drawing) as scratch:
-                drawing.save(scratch, format="PNG")
+                save_picture(drawing, scratch)
         else:
-            self._append(task, task.drawing, drawing, rate=(frame.rate or RATE) / search.every)
+            rate = frame.rate if frame.rate is not None and RATES[0] <= frame.rate <= RATES[1] else RATE
+            self._append(task, task.drawing, drawing, rate=rate / search.every)
 
     def _append(self, task: Task, path: Path, drawing: Image.Image, *, rate: float) -> None:
         if self._write is None or self._number != task.number:

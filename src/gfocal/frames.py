@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Generator, Iterator
@@ -14,12 +13,12 @@ from urllib.parse import unquote, urlsplit
 
 import cv2
 import numpy as np
-from cv2.utils import logging
 from numpy.typing import NDArray
 
 from gfocal.data.pictures import decode_picture, path_text, read_picture
 from gfocal.download import read_address, without_login
 from gfocal.errors import UserError
+from gfocal.quiet import quiet_opencv
 
 LARGEST_DOWNLOAD = 1 << 28
 """Bytes of a picture from a web server: what is larger is no picture, or one to be fetched by other means."""
@@ -85,6 +84,11 @@ class Source:
         return self.kind in ("video", "live")
 
     @property
+    def local(self) -> bool:
+        """Whether it is a file, and not an address or a camera."""
+        return self.kind in ("file", "video") and "://" not in self.place
+
+    @property
     def is_camera(self) -> bool:
         """Whether it is a camera of this machine."""
         return self.live and self.place.startswith("camera:")
@@ -135,14 +139,8 @@ def _opened(source: Source) -> Generator[cv2.VideoCapture]:
     if source.place.encode(errors="surrogateescape") != source.place.encode(errors="replace"):
         # OpenCV ends the process
         raise UserError(f"{path_text(source.name)}: the name of a video must be UTF-8: rename it")
-    # what is wrong is told in one line below; FFmpeg and OpenCV would tell it in their own words before
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    level = logging.getLogLevel()
-    logging.setLogLevel(0)
-    try:
+    with quiet_opencv():
         capture = cv2.VideoCapture(int(source.place.partition(":")[2]) if source.is_camera else source.place)
-    finally:
-        logging.setLogLevel(level)
     try:
         if not capture.isOpened():
             raise UserError(f"{path_text(source.name)}: cannot be opened as a video: {_advice(source)}")
