@@ -126,6 +126,43 @@ def test_the_frames_of_a_video_come_in_order_with_their_time(tmp_path: Path, nam
     assert source.count() == 8
 
 
+def moov_first(content: bytes) -> bytes:
+    """Return an MP4 file that OpenCV has written in the order in which the web has them: the index before the frames."""
+    frames_at, index_at = content.index(b"mdat") - 4, content.index(b"moov") - 4
+    index = bytearray(content[index_at:])
+    table = index.index(b"stco")
+    count = int.from_bytes(index[table + 8 : table + 12], "big")
+    for at in range(table + 12, table + 12 + 4 * count, 4):
+        index[at : at + 4] = (int.from_bytes(index[at : at + 4], "big") + len(index)).to_bytes(4, "big")
+    return content[:frames_at] + bytes(index) + content[frames_at:index_at]
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.mkv", "a.mp4"])
+def test_a_video_that_is_cut_off_gives_its_frames_and_then_says_so(tmp_path: Path, name: str) -> None:
+    path = write_film(tmp_path / name, frames=60)
+    content = moov_first(path.read_bytes()) if name == "a.mp4" else path.read_bytes()
+    path.write_bytes(content)
+    assert len(list(Source(str(path), "video").frames())) == 60
+    path.write_bytes(content[: int(0.6 * len(content))])
+    frames = Source(str(path), "video").frames()
+    seen: list[int | None] = []
+    with pytest.raises(UserError, match=rf"{name}: gave \d+ of about 60 frames") as error:  # noqa: PT012
+        for frame in frames:
+            seen.append(frame.index)
+    assert f"gave {len(seen)} of" in str(error.value)
+    assert 10 < len(seen) < 50
+
+
+def test_a_video_that_is_to_show_only_a_part_is_whole(tmp_path: Path) -> None:
+    path = write_film(tmp_path / "a.mp4", frames=60)
+    content = bytearray(path.read_bytes())
+    ticks = int.from_bytes(content[(at := content.index(b"mdhd") + 16) : at + 4], "big")
+    start = content.index(b"elst") + 16
+    content[start : start + 4] = (5 * ticks).to_bytes(4, "big")  # an edit list that leaves out 5 of 6 seconds
+    path.write_bytes(content)
+    assert len(list(Source(str(path), "video").frames())) == 10
+
+
 def test_of_a_video_some_frames_can_be_asked_for(tmp_path: Path) -> None:
     source = Source(str(write_film(tmp_path / "a.avi")), "video")
     assert [frame.index for frame in source.frames(every=3)] == [0, 3, 6]

@@ -24,6 +24,12 @@ LARGEST_DOWNLOAD = 1 << 28
 """Bytes of a picture from a web server: what is larger is no picture, or one to be fetched by other means."""
 
 
+MP4S = frozenset({".mp4", ".m4v", ".mov", ".3gp"})
+"""Endings of videos in MP4's format, in lower case."""
+ENOUGH = 0.9
+"""Share of the frames and the time that a video tells of from where on it is held to be whole."""
+
+
 @dataclass(frozen=True)
 class Frame:
     """One picture and where it comes from.
@@ -96,7 +102,7 @@ class Source:
     def frames(self, *, every: int = 1, start: int = 0) -> Iterator[Frame]:
         """Yield the frames in their order; of a video those whose index is at least `start` and divisible by `every`.
 
-        UserError, naming the source, where it cannot be read.
+        UserError, naming the source, where it cannot be read, and after the last frame of a video that is cut off.
         """
         if self.kind == "file":
             yield Frame(self.name, read_picture(self.place))
@@ -122,7 +128,7 @@ class Source:
 def _moving(source: Source, *, every: int, start: int) -> Iterator[Frame]:
     """Yield frames of a video, whose time is what it says itself, or of a stream, whose time begins with the first."""
     with _opened(source) as capture:
-        index, began, rate = -1, 0.0, capture.get(cv2.CAP_PROP_FPS)
+        index, began, now, rate = -1, 0.0, 0.0, capture.get(cv2.CAP_PROP_FPS)
         while capture.grab():
             index += 1
             now = time.monotonic() if source.live else capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
@@ -132,6 +138,44 @@ def _moving(source: Source, *, every: int, start: int) -> Iterator[Frame]:
                 yield Frame(source.name, picture, index, round(now - began, 3), rate if rate > 0 else None)
         if index < 0:
             raise UserError(f"{path_text(source.name)}: gives no frame that can be read: {_advice(source)}")
+        if not source.live:
+            _refuse_cut_off(source, capture, frames=index + 1, end=now + 1 / rate if rate > 0 else now)
+
+
+def _refuse_cut_off(source: Source, capture: cv2.VideoCapture, *, frames: int, end: float) -> None:
+    """Raise UserError where a video that gave `frames` up to `end`, in seconds, clearly says that it holds more.
+
+    Most formats only tell how long they last, from which the number of frames is a guess: both must be short. An MP4
+    may rightly store far more than it shows, but not more than the file is long.
+    """
+    told, rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
+    if Path(source.place).suffix.lower() in MP4S:
+        cut_off = source.local and _is_cut_off_mp4(Path(source.place))
+    else:
+        cut_off = rate > 0 and frames < ENOUGH * told and end < ENOUGH * told / rate
+    if cut_off:
+        raise UserError(
+            f"{path_text(source.name)}: gave {frames} of about {told:.0f} frames, as the file is damaged or incomplete: "
+            "replace it"
+        )
+
+
+def _is_cut_off_mp4(path: Path) -> bool:
+    """Return whether the content of an MP4 file reaches beyond its end."""
+    size, start = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while start < size:
+            file.seek(start)
+            header = file.read(16)
+            length, name = int.from_bytes(header[:4], "big"), header[4:8]
+            if length == 1:
+                length = int.from_bytes(header[8:], "big")
+            if start + length > size:
+                return name in (b"mdat", b"moof", b"moov")
+            if length < len(header[:8]):  # 0: it goes to the end, whatever that is
+                return False
+            start += length
+    return False
 
 
 @contextmanager
