@@ -7,11 +7,11 @@ from typing import Annotated, Optional
 
 import typer
 
-from gfocal.cli.options import Backend, Compile, Data, Device, ModelSource, Precision, Size, Workers, settled
+from gfocal.cli.options import Backend, Compile, Data, Device, Precision, RunnableSource, Size, Workers, settled
 
 
 def evaluate(
-    model: ModelSource,
+    model: RunnableSource,
     *,
     data: Data,
     split: Annotated[str, typer.Option("--split", help="which split of the data set")] = "val",

@@ -26,8 +26,10 @@ Backend = Annotated[
 ]
 Compile = Annotated[bool, typer.Option("--compile", help="the same as --backend compile, which takes minutes first")]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="processes that read pictures")]
-ModelSource = Annotated[
-    str, typer.Argument(metavar="MODEL", help="run folder, .safetensors, or official .pth of GFocalV2 or mmdetection")
+MODEL_HELP = "run folder, .safetensors, or official .pth of GFocalV2 or mmdetection"
+ModelSource = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
+RunnableSource = Annotated[
+    str, typer.Argument(metavar="MODEL", help=f"{MODEL_HELP}; or an .onnx or .xml of gfocal export")
 ]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from gfocal.cli.options import Backend, Compile, Device, ModelSource, Precision, Size, settled
+from gfocal.cli.options import Backend, Compile, Device, Precision, RunnableSource, Size, settled
 
 PICTURES = (
     "files, folders (with their sub-folders), quoted globs, http(s) addresses, videos, cameras (0, 1, or camera:0), "
@@ -16,7 +16,7 @@ PICTURES = (
 
 
 def predict(
-    model: ModelSource,
+    model: RunnableSource,
     pictures: Annotated[list[str], typer.Argument(metavar="PICTURES...", help=PICTURES)],
     *,
     out: Annotated[Path, typer.Option("--out", help="folder for detections.jsonl and the drawings")] = Path(
