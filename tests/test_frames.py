@@ -46,6 +46,15 @@ def test_a_picture_file_is_one_frame(tmp_path: Path) -> None:
     assert (source.stem, source.count(), source.moving, source.live) == ("a", 1, False, False)
 
 
+@pytest.mark.parametrize("kind", ["file", "address"])
+def test_a_long_name_is_cut_for_what_is_written(kind: Kind) -> None:
+    long = "é" * 123 + "x.png"
+    source = Source(f"https://host/{long}" if kind == "address" else f"deep/{long}", kind)
+    assert source.stem == "é" * 100
+    assert Source("deep/" + "a" * 200 + ".png", "file").stem == "a" * 200
+    assert Source("deep/x" + "é" * 120 + ".png", "file").stem == "x" + "é" * 99
+
+
 # ---------------------------------------------------------------- web servers
 
 
@@ -127,7 +136,7 @@ def test_the_frames_of_a_video_come_in_order_with_their_time(tmp_path: Path, nam
 
 
 def moov_first(content: bytes) -> bytes:
-    """Return an MP4 file that OpenCV has written in the order in which the web has them: the index before the frames."""
+    """Return an MP4 file that OpenCV has written as the web has them, with the index before the frames."""
     frames_at, index_at = content.index(b"mdat") - 4, content.index(b"moov") - 4
     index = bytearray(content[index_at:])
     table = index.index(b"stco")

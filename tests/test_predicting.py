@@ -67,6 +67,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def web() -> Iterator[Site]:
+    with site() as server:
+        yield server
+
+
 TITLES = ["in/0.png", "in/1.png", "in/2.png", *(f"in/2a.avi#{k}" for k in range(6)), "in/3.png", "in/4.png"]
 
 
@@ -95,6 +101,28 @@ def interrupting(after: int) -> Callable[[Result], None]:
             signal.raise_signal(signal.SIGINT)
 
     return tell
+
+
+@final
+class Picky(Predictor):
+    """A detector that finds nothing, and refuses pictures below 32 pixels."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    def find(
+        self,
+        images: Tensor,
+        sizes: Sequence[tuple[int, int]],
+        *,
+        scales: Sequence[tuple[float, float]] | None = None,
+        threshold: float | None = None,
+        precision: str | None = None,
+    ) -> list[Detections]:
+        if scales is not None and min(sizes[0]) / scales[0][0] < 32:
+            raise UserError("too small")
+        empty = torch.zeros(0)
+        return [Detections(torch.zeros(0, 4), empty, empty.long(), self.class_names) for _ in sizes]
 
 
 # ---------------------------------------------------------------- what is written
@@ -146,6 +174,18 @@ def test_a_video_that_tells_no_rate_that_can_be_is_drawn_at_a_usual_one(
     (here / "odd.avi").write_bytes(content)
     run(model, ["odd.avi"], here / "out")
     assert [frame.rate for frame in Source(str(here / "out" / "odd.mp4"), "video").frames()] == [25.0] * 6
+
+
+def test_long_names_are_drawn_too(here: Path, model: Path, web: Site) -> None:
+    buffer = io.BytesIO()
+    picture(9).save(buffer, format="PNG")
+    long = "a" * 245
+    (here / f"{long}.png").write_bytes(buffer.getvalue())
+    web.pages[f"/{long * 2}.png"] = buffer.getvalue()
+    for resume in (False, True):
+        run(model, [f"{long}.png", f"{web.url}/{long * 2}.png"], here / "out", resume=resume)
+    drawn = sorted(path.stem for path in (here / "out").glob("*.png"))
+    assert drawn == [long[:200], f"{long[:200]}-2"]
 
 
 def test_results_within_the_pictures_are_no_pictures(here: Path, model: Path) -> None:
@@ -223,6 +263,16 @@ def test_what_is_unreadable_can_be_left_out_and_is_told(here: Path, model: Path)
     ]
 
 
+def test_a_picture_that_the_model_refuses_is_named_and_can_be_left_out(here: Path, tiny_recipe: Recipe) -> None:
+    picture(9).resize((8, 8)).save(here / "in" / "0.png")
+    tasks = [Task(index, source) for index, source in enumerate(Sources(["in/0.png", "in/1.png"]))]
+    first, second = find_all(Picky(tiny_recipe), tasks, SEARCH)
+    assert first.fault == "in/0.png: too small"
+    assert second.fault is None
+    with pytest.raises(UserError, match="size"):
+        next(find_all(Picky(tiny_recipe), tasks, Search(0.3, size=(96, 64))))
+
+
 @pytest.mark.parametrize(
     ("names", "options", "says"),
     [
@@ -257,12 +307,6 @@ def test_a_run_that_is_interrupted_goes_on_to_the_same_results(here: Path, model
     assert lines(here / "out") == lines(here / "whole")
     for drawn in ("0.png", "2a.mp4", "4.png"):
         assert (here / "out" / drawn).read_bytes() == (here / "whole" / drawn).read_bytes()
-
-
-@pytest.fixture
-def web() -> Iterator[Site]:
-    with site() as server:
-        yield server
 
 
 def stalled_names(web: Site) -> list[str]:
@@ -333,26 +377,6 @@ def test_a_stream_that_is_interrupted_is_finished(here: Path, model: Path, monke
 # ---------------------------------------------------------------- memory
 
 
-@final
-class Nobody(Predictor):
-    """A detector that finds nothing, and needs nothing for it."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
-
-    def find(
-        self,
-        images: Tensor,
-        sizes: Sequence[tuple[int, int]],
-        *,
-        scales: Sequence[tuple[float, float]] | None = None,
-        threshold: float | None = None,
-        precision: str | None = None,
-    ) -> list[Detections]:
-        empty = torch.zeros(0)
-        return [Detections(torch.zeros(0, 4), empty, empty.long(), self.class_names) for _ in sizes]
-
-
 def test_many_pictures_need_no_more_memory_than_few(here: Path, tiny_recipe: Recipe) -> None:
     size = (300, 400)
     film = write_film(here / "long.avi", frames=60, size=size)
@@ -361,7 +385,7 @@ def test_many_pictures_need_no_more_memory_than_few(here: Path, tiny_recipe: Rec
     def peak(count: int) -> int:
         tracemalloc.start()
         try:
-            assert sum(1 for _ in find_all(Nobody(tiny_recipe), tasks[:count], Search(0.3))) == 59 + count
+            assert sum(1 for _ in find_all(Picky(tiny_recipe), tasks[:count], Search(0.3))) == 59 + count
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -375,7 +399,7 @@ def test_many_pictures_need_no_more_memory_than_few(here: Path, tiny_recipe: Rec
 
 def test_a_model_without_candidates_cannot_see_tiles(here: Path, tiny_recipe: Recipe) -> None:
     with pytest.raises(UserError, match="give the weights"):
-        list(find_all(Nobody(tiny_recipe), [], Search(0.3, tiling=Tiling.of(64))))
+        list(find_all(Picky(tiny_recipe), [], Search(0.3, tiling=Tiling.of(64))))
 
 
 # ---------------------------------------------------------------- several devices

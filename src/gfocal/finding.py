@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gfocal.ahead import made_ahead
+from gfocal.data.pictures import path_text
 from gfocal.draw.marking import save_picture
 from gfocal.draw.pictures import draw_detections
 from gfocal.draw.videos import RATES, new_video
@@ -74,8 +75,8 @@ class Result:
 def find_all(model: Predictor, tasks: Iterable[Task], search: Search) -> Generator[Result]:
     """Yield the results of the frames of tasks in their order, each drawn before, where it is to be.
 
-    Reading runs ahead in a thread of its own. UserError where a drawing cannot be written, or an exported model is to
-    look at tiles.
+    Reading runs ahead in a thread of its own. A frame that the model refuses is a fault of its own. UserError where a
+    drawing cannot be written, the size does not fit the model, or an exported model is to look at tiles.
     """
     find = _finder(model, search)
     with _Drawings(search) as drawings, closing(made_ahead(_frames(tasks, search))) as frames:
@@ -83,7 +84,11 @@ def find_all(model: Predictor, tasks: Iterable[Task], search: Search) -> Generat
             if isinstance(frame, str):
                 yield Result(task.source.name, fault=frame)
                 continue
-            found = find(frame.picture)
+            try:
+                found = find(frame.picture)
+            except UserError as error:
+                yield Result(frame.title, fault=f"{path_text(frame.title)}: {error}")
+                continue
             drawings.draw(task, frame, found)
             if task.start <= (frame.index or 0):
                 yield Result(frame.title, to_json(frame, found), len(found))
@@ -112,6 +117,7 @@ def _frames(tasks: Iterable[Task], search: Search) -> Generator[tuple[Task, Fram
 
 def _finder(model: Predictor, search: Search) -> Callable[[NDArray[np.uint8]], Detections]:
     size, precision, threshold, tiling = search.size, search.precision, search.threshold, search.tiling
+    model.prepare(size)  # what fits no picture is refused before the first
     if tiling is None:
         return lambda picture: model.predict(picture, size=size, precision=precision, threshold=threshold)
     if not isinstance(model, Model):

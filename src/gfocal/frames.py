@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Generator, Iterator
@@ -26,6 +27,8 @@ LARGEST_DOWNLOAD = 1 << 28
 
 MP4S = frozenset({".mp4", ".m4v", ".mov", ".3gp"})
 """Endings of videos in MP4's format, in lower case."""
+LONGEST_STEM = 200
+"""Bytes of the name of a drawing, but for its number and ending: file systems take 255 in all."""
 ENOUGH = 0.9
 """Share of the frames and the time that a video tells of from where on it is held to be whole."""
 
@@ -51,8 +54,9 @@ class Frame:
         return self.name if self.index is None else f"{self.name}#{self.index}"
 
 
-Kind: TypeAlias = Literal["file", "address", "video", "live"]
-"""A picture file; a picture on a web server; a video file, on disk or on a web server; a camera or a stream."""
+Kind: TypeAlias = Literal["file", "address", "video", "live", "closed"]
+"""A picture file; one on a web server; a video file, on disk or on a web server; a camera or a stream; a folder that
+cannot be read, in place of what it holds."""
 
 
 @final
@@ -73,11 +77,11 @@ class Source:
 
     @property
     def stem(self) -> str:
-        """A name for the files that are written of it."""
+        """A name for the files that are written of it, short enough for what is added to it."""
         if "://" not in self.place:
-            return self.place.replace(":", "-") if self.is_camera else Path(self.place).stem
+            return _cut(self.place.replace(":", "-") if self.is_camera else Path(self.place).stem)
         parts = urlsplit(self.place)
-        return re.sub(r"[^\w.-]+", "-", PurePosixPath(unquote(parts.path)).stem or parts.hostname or self.kind)
+        return _cut(re.sub(r"[^\w.-]+", "-", PurePosixPath(unquote(parts.path)).stem or parts.hostname or self.kind))
 
     @property
     def live(self) -> bool:
@@ -108,6 +112,8 @@ class Source:
             yield Frame(self.name, read_picture(self.place))
         elif self.kind == "address":
             yield Frame(self.name, decode_picture(read_address(self.place, largest=LARGEST_DOWNLOAD), self.name))
+        elif self.kind == "closed":
+            raise UserError(f"{path_text(self.place)}: the folder cannot be read: see whose it is, or leave it out")
         else:
             yield from _moving(self, every=every, start=start)
 
@@ -123,6 +129,12 @@ class Source:
         except UserError:  # it is told when its turn comes
             return None
         return -(-frames // every) if frames > 0 else None
+
+
+def _cut(stem: str) -> str:
+    """Return a stem without what is beyond the bytes that a name may have."""
+    name = os.fsencode(stem)
+    return stem if len(name) <= LONGEST_STEM else name[:LONGEST_STEM].decode(errors="ignore")
 
 
 def _moving(source: Source, *, every: int, start: int) -> Iterator[Frame]:
@@ -155,8 +167,8 @@ def _refuse_cut_off(source: Source, capture: cv2.VideoCapture, *, frames: int, e
         cut_off = rate > 0 and frames < ENOUGH * told and end < ENOUGH * told / rate
     if cut_off:
         raise UserError(
-            f"{path_text(source.name)}: gave {frames} of about {told:.0f} frames, as the file is damaged or incomplete: "
-            "replace it"
+            f"{path_text(source.name)}: gave {frames} of about {told:.0f} frames, as the file is damaged or "
+            "incomplete: replace it"
         )
 
 
