@@ -200,9 +200,27 @@ def test_the_frames_of_a_stream_come_until_it_ends(tmp_path: Path) -> None:
         source = Source(f"tcp://127.0.0.1:{listener.getsockname()[1]}", "live")
         frames = list(source.frames(every=2))
         thread.join()
-    assert [frame.index for frame in frames] == [0, 2, 4, 6]
-    assert frames[0].seconds == 0
+    indices = [frame.index for frame in frames]
+    assert set(indices) <= {0, 2, 4, 6}  # what comes while nobody asks is lost
+    assert indices == sorted(indices, key=lambda index: index or 0)
+    assert indices[-1] == 6
+    seconds = [frame.seconds or 0 for frame in frames]
+    assert seconds == sorted(seconds)
     assert (source.live, source.moving, source.count(), source.stem) == (True, True, None, "127.0.0.1")
+
+
+def test_a_camera_on_a_server_is_read_as_a_stream_and_not_as_a_picture(web: Site) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(PIXELS).save(buffer, format="JPEG")
+    part = b"--part\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n"
+    content = (part % (buffer.tell(), buffer.getvalue())) * 9
+    for path, kind in (("/cam", "multipart/x-mixed-replace; boundary=part"), ("/clip", "video/mp4")):
+        web.pages[path], web.kinds[path] = content, kind
+        with pytest.raises(UserError, match=rf"{path}: a video \({kind.split(';')[0]}\), no picture: .*add \?\.mjpg"):
+            list(Source(web.url + path, "address").frames())
+    web.pages["/cam?.mjpg"], web.kinds["/cam?.mjpg"] = content, web.kinds["/cam"]
+    *_, last = Source(f"{web.url}/cam?.mjpg", "live").frames()
+    assert last.picture.shape == PIXELS.shape
 
 
 @pytest.mark.parametrize(

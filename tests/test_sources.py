@@ -79,6 +79,9 @@ def test_a_file_whose_name_looks_like_something_else_is_a_file(here: Path) -> No
         ("https://host/a.jpg?x=1", "https://host/a.jpg?x=1", "address"),
         ("http://host/photo", "http://host/photo", "address"),
         ("https://host/a.MP4?x=1", "https://host/a.MP4?x=1", "video"),
+        ("https://host/a.m3u8?x=1", "https://host/a.m3u8?x=1", "live"),
+        ("http://host/cam.MJPG", "http://host/cam.MJPG", "live"),
+        ("http://host/cam.cgi?.mjpg", "http://host/cam.cgi?.mjpg", "live"),
     ],
 )
 def test_cameras_and_addresses_are_told_apart(name: str, place: str, kind: str) -> None:

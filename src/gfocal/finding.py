@@ -72,14 +72,16 @@ class Result:
     fault: str | None = None
 
 
-def find_all(model: Predictor, tasks: Iterable[Task], search: Search) -> Generator[Result]:
+def find_all(model: Predictor, tasks: Iterable[Task], search: Search, *, live: bool = False) -> Generator[Result]:
     """Yield the results of the frames of tasks in their order, each drawn before, where it is to be.
 
-    Reading runs ahead in a thread of its own. A frame that the model refuses is a fault of its own. UserError where a
-    drawing cannot be written, the size does not fit the model, or an exported model is to look at tiles.
+    Reading runs ahead in a thread of its own. live: it does not, as what a camera shows is to be looked at now. A frame
+    that the model refuses is a fault of its own. UserError where a drawing cannot be written, the size does not fit the
+    model, or an exported model is to look at tiles.
     """
     find = _finder(model, search)
-    with _Drawings(search) as drawings, closing(made_ahead(_frames(tasks, search))) as frames:
+    ahead = 0 if live else 2
+    with _Drawings(search) as drawings, closing(made_ahead(_frames(tasks, search), depth=ahead)) as frames:
         for task, frame in frames:
             if isinstance(frame, str):
                 yield Result(task.source.name, fault=frame)
@@ -144,6 +146,7 @@ class _Drawings:
         self._search = search
         self._stack = ExitStack()
         self._number: int | None = None
+        self._moment = 0
         self._write: Callable[[NDArray[np.uint8]], None] | None = None
 
     def __enter__(self) -> _Drawings:
@@ -165,15 +168,18 @@ class _Drawings:
                 save_picture(drawing, scratch)
         else:
             rate = frame.rate if frame.rate is not None and RATES[0] <= frame.rate <= RATES[1] else RATE
-            self._append(task, task.drawing, drawing, rate=rate / search.every)
+            self._append(task, task.drawing, drawing, rate=rate / search.every, moment=frame.index // search.every)
 
-    def _append(self, task: Task, path: Path, drawing: Image.Image, *, rate: float) -> None:
+    def _append(self, task: Task, path: Path, drawing: Image.Image, *, rate: float, moment: int) -> None:
+        """Add a picture that is shown at a moment, counted in pictures: from the last one's on, where some are lost."""
         if self._write is None or self._number != task.number:
             self._stack.close()
             size = (drawing.height, drawing.width)
             self._write = self._stack.enter_context(new_video(path, size=size, rate=rate, endless=task.source.live))
-            self._number = task.number
-        self._write(np.asarray(drawing))
+            self._number, self._moment = task.number, moment - 1
+        for _ in range(moment - self._moment):
+            self._write(np.asarray(drawing))
+        self._moment = moment
 
 
 def to_json(frame: Frame, found: Detections) -> str:

@@ -16,8 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gfocal.ahead import newest
 from gfocal.data.pictures import decode_picture, path_text, read_picture
-from gfocal.download import read_address, without_login
+from gfocal.download import read_picture_at, without_login
 from gfocal.errors import UserError
 from gfocal.quiet import quiet_opencv
 
@@ -106,14 +107,18 @@ class Source:
     def frames(self, *, every: int = 1, start: int = 0) -> Iterator[Frame]:
         """Yield the frames in their order; of a video those whose index is at least `start` and divisible by `every`.
 
+        Of a camera or a stream, always the newest of these: it is read as fast as it comes, in a thread of its own, and
+        what comes while nobody asks is lost.
         UserError, naming the source, where it cannot be read, and after the last frame of a video that is cut off.
         """
         if self.kind == "file":
             yield Frame(self.name, read_picture(self.place))
         elif self.kind == "address":
-            yield Frame(self.name, decode_picture(read_address(self.place, largest=LARGEST_DOWNLOAD), self.name))
+            yield Frame(self.name, decode_picture(read_picture_at(self.place, largest=LARGEST_DOWNLOAD), self.name))
         elif self.kind == "closed":
             raise UserError(f"{path_text(self.place)}: the folder cannot be read: see whose it is, or leave it out")
+        elif self.live:
+            yield from newest(_moving(self, every=every, start=start))
         else:
             yield from _moving(self, every=every, start=start)
 
@@ -137,7 +142,7 @@ def _cut(stem: str) -> str:
     return stem if len(name) <= LONGEST_STEM else name[:LONGEST_STEM].decode(errors="ignore")
 
 
-def _moving(source: Source, *, every: int, start: int) -> Iterator[Frame]:
+def _moving(source: Source, *, every: int, start: int) -> Generator[Frame]:
     """Yield frames of a video, whose time is what it says itself, or of a stream, whose time begins with the first."""
     with _opened(source) as capture:
         index, began, now, rate = -1, 0.0, 0.0, capture.get(cv2.CAP_PROP_FPS)

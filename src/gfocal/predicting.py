@@ -79,7 +79,7 @@ def predict_to_folder(
             found = find_shared(model, shared, tasks, search, pictures=total)
         else:
             loaded = load_for_search(model, search, pictures=total, device=shared[0] if shared else device)
-            found = find_all(loaded, tasks, search)
+            found = find_all(loaded, tasks, search, live=live)
         totals = _write(found, results, search=search, total=total, skip=on_bad_data == "skip", tell=tell)
         results.finish()
     return totals

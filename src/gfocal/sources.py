@@ -21,6 +21,8 @@ VIDEOS = frozenset(
 """Endings of the videos that are taken from a folder or by a glob, beside those of pictures."""
 STREAMS = ("rtsp", "rtsps", "rtmp", "udp", "tcp", "srt")
 """Schemes of addresses that a stream comes from."""
+ENDLESS = (".m3u8", ".mjpg", ".mjpeg")
+"""Endings of http(s) addresses that a stream comes from."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,8 @@ def _address(url: str) -> Source:
     if parts.scheme in STREAMS:
         return Source(url, "live")
     if parts.scheme in ("http", "https"):
+        if parts.path.lower().endswith(ENDLESS) or parts.query.lower().endswith(ENDLESS):
+            return Source(url, "live")
         return Source(url, "video" if _ending(parts.path) in VIDEOS else "address")
     schemes = ", ".join(("http", "https", *STREAMS))
     raise UserError(f"{path_text(without_login(url))}: addresses of this kind are not read: give one of {schemes}")
