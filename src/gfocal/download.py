@@ -72,9 +72,7 @@ def read_picture_at(url: str, *, largest: int, timeout: float = 30.0) -> bytes:
                 raise UserError(f"{name}: the server refuses it (status {response.status}): check the address")
             kind = response.headers.get_content_type()
             if kind == "multipart/x-mixed-replace" or kind.startswith("video/"):
-                raise UserError(
-                    f"{name}: a video ({kind}), no picture: download it, or if it is a stream, add ?.mjpg"
-                )
+                raise UserError(f"{name}: a video ({kind}), no picture: download it, or if it is a stream, add ?.mjpg")
             data = response.read(largest + 1)
             missing = response.length or 0
     except UserError:

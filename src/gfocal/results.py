@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from io import FileIO
@@ -26,7 +27,7 @@ def alone_in(out: Path) -> Generator[None]:
 
     UserError where another run is at work in it, or it cannot be made.
     """
-    made = not out.exists()
+    made = not os.path.exists(out)
     lock = FileLock(out / ".lock", timeout=0)
     try:
         out.mkdir(parents=True, exist_ok=True)
