@@ -162,14 +162,16 @@ def test_a_video_that_is_cut_off_gives_its_frames_and_then_says_so(tmp_path: Pat
     assert 10 < len(seen) < 50
 
 
-def test_a_video_that_is_to_show_only_a_part_is_whole(tmp_path: Path) -> None:
+def test_a_video_that_is_to_show_only_a_part_is_whole(web: Site, tmp_path: Path) -> None:
     path = write_film(tmp_path / "a.mp4", frames=60)
     content = bytearray(path.read_bytes())
     ticks = int.from_bytes(content[(at := content.index(b"mdhd") + 16) : at + 4], "big")
     start = content.index(b"elst") + 16
     content[start : start + 4] = (5 * ticks).to_bytes(4, "big")  # an edit list that leaves out 5 of 6 seconds
     path.write_bytes(content)
-    assert len(list(Source(str(path), "video").frames())) == 10
+    web.pages["/a.mp4?x=1"] = bytes(content)
+    for place in (str(path), f"{web.url}/a.mp4?x=1"):
+        assert len(list(Source(place, "video").frames())) == 10
 
 
 def test_of_a_video_some_frames_can_be_asked_for(tmp_path: Path) -> None:

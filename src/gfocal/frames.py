@@ -166,8 +166,9 @@ def _refuse_cut_off(source: Source, capture: cv2.VideoCapture, *, frames: int, e
     may rightly store far more than it shows, but not more than the file is long.
     """
     told, rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
-    if Path(source.place).suffix.lower() in MP4S:
-        cut_off = source.local and _is_cut_off_mp4(Path(source.place))
+    path = Path(source.place if source.local else urlsplit(source.place).path)
+    if path.suffix.lower() in MP4S:
+        cut_off = source.local and _is_cut_off_mp4(path)
     else:
         cut_off = rate > 0 and frames < ENOUGH * told and end < ENOUGH * told / rate
     if cut_off:
@@ -189,7 +190,7 @@ def _is_cut_off_mp4(path: Path) -> bool:
                 length = int.from_bytes(header[8:], "big")
             if start + length > size:
                 return name in (b"mdat", b"moof", b"moov")
-            if length < len(header[:8]):  # 0: it goes to the end, whatever that is
+            if length < 8:  # 0: it goes to the end, whatever that is
                 return False
             start += length
     return False
