@@ -9,8 +9,8 @@ import numpy as np
 
 
 def write_film(path: Path, *, frames: int = 8, size: tuple[int, int] = (48, 64), rate: float = 10.0) -> Path:
-    """Write a video of motion JPEG (.avi) or MPEG-4 (.mp4) whose frame k is of the RGB colour (20 k, 100, 200)."""
-    codec = "MJPG" if path.suffix == ".avi" else "mp4v"
+    """Write a video of MPEG-4 (.mp4) or motion JPEG (others) whose frame k is of the RGB colour (20 k, 100, 200)."""
+    codec = "mp4v" if path.suffix == ".mp4" else "MJPG"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), rate, size[::-1])
     assert writer.isOpened()
     for index in range(frames):

@@ -9,13 +9,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Site(ThreadingHTTPServer):
-    """Serves `pages`, bytes by path; one in `stalled` once `go` is set. `logins`: that it was given, but for none."""
+    """Serves `pages`, bytes by path, of the kind that `kinds` tells; one in `stalled` once `go` is set.
+
+    logins: that it was given, but for none.
+    """
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.pages: dict[str, bytes] = {}
+        self.kinds: dict[str, str] = {}
         self.stalled: set[str] = set()
         self.go = threading.Event()
         self.logins: list[str] = []
@@ -38,6 +42,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.go.wait(60)
         body = self.server.pages.get(self.path)
         self.send_response(404 if body is None else 200)
+        if kind := self.server.kinds.get(self.path):
+            self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body or b"")))
         self.end_headers()
         self.wfile.write(body or b"")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 
 import pytest
 
-from gfocal.ahead import made_ahead
+from gfocal.ahead import made_ahead, newest
 
 
 def until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
@@ -41,6 +41,53 @@ def test_no_more_than_so_many_are_made_ahead() -> None:
     ahead.close()
 
 
+def test_nothing_is_made_ahead_that_must_not_be() -> None:
+    made: list[int] = []
+
+    def values() -> Generator[int]:
+        for number in range(10):
+            made.append(number)
+            yield number
+
+    ahead = made_ahead(values(), depth=0)
+    for number in range(3):
+        assert next(ahead) == number
+        time.sleep(0.05)
+        assert made == list(range(number + 1))
+    ahead.close()
+
+
+def test_the_newest_value_is_the_last_one_made() -> None:
+    made, wanted = [], threading.Semaphore(0)
+
+    def values() -> Generator[int]:
+        for number in range(8):
+            wanted.acquire()
+            made.append(number)
+            yield number
+
+    last = newest(values())
+    wanted.release(1)
+    assert next(last) == 0
+    wanted.release(5)
+    assert until(lambda: len(made) == 6)
+    time.sleep(0.05)
+    assert next(last) == 5
+    wanted.release(2)
+    assert list(last)[-1] == 7
+
+
+def test_an_error_comes_after_the_newest_value() -> None:
+    def values() -> Generator[int]:
+        yield 1
+        raise KeyError("second")
+
+    last = newest(values())
+    assert next(last) == 1
+    with pytest.raises(KeyError, match="second"):
+        next(last)
+
+
 def test_values_are_made_while_the_last_one_is_used() -> None:
     second = threading.Event()
 
@@ -68,7 +115,10 @@ def test_an_error_comes_where_its_value_would_have() -> None:
     assert got == [1, 2]
 
 
-def test_closing_ends_the_thread_and_closes_the_generator() -> None:
+@pytest.mark.parametrize("made", [made_ahead, newest])
+def test_closing_ends_the_thread_and_closes_the_generator(
+    made: Callable[[Generator[int]], Generator[int]],
+) -> None:
     closed = threading.Event()
 
     def values() -> Generator[int]:
@@ -79,7 +129,7 @@ def test_closing_ends_the_thread_and_closes_the_generator() -> None:
             closed.set()
 
     before = threading.active_count()
-    ahead = made_ahead(values())
+    ahead = made(values())
     next(ahead)
     assert threading.active_count() == before + 1
     ahead.close()
@@ -87,7 +137,10 @@ def test_closing_ends_the_thread_and_closes_the_generator() -> None:
     assert threading.active_count() == before
 
 
-def test_closing_does_not_wait_for_what_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("made", [made_ahead, newest])
+def test_closing_does_not_wait_for_what_never_comes(
+    monkeypatch: pytest.MonkeyPatch, made: Callable[[Generator[int]], Generator[int]]
+) -> None:
     monkeypatch.setattr("gfocal.ahead.PATIENCE", 0.05)
     never = threading.Event()
 
@@ -95,7 +148,7 @@ def test_closing_does_not_wait_for_what_never_comes(monkeypatch: pytest.MonkeyPa
         yield 1
         never.wait(60)
 
-    ahead = made_ahead(values())
+    ahead = made(values())
     next(ahead)
     began = time.monotonic()
     ahead.close()

@@ -46,6 +46,15 @@ def test_a_picture_file_is_one_frame(tmp_path: Path) -> None:
     assert (source.stem, source.count(), source.moving, source.live) == ("a", 1, False, False)
 
 
+@pytest.mark.parametrize("kind", ["file", "address"])
+def test_a_long_name_is_cut_for_what_is_written(kind: Kind) -> None:
+    long = "é" * 123 + "x.png"
+    source = Source(f"https://host/{long}" if kind == "address" else f"deep/{long}", kind)
+    assert source.stem == "é" * 100
+    assert Source("deep/" + "a" * 200 + ".png", "file").stem == "a" * 200
+    assert Source("deep/x" + "é" * 120 + ".png", "file").stem == "x" + "é" * 99
+
+
 # ---------------------------------------------------------------- web servers
 
 
@@ -126,6 +135,45 @@ def test_the_frames_of_a_video_come_in_order_with_their_time(tmp_path: Path, nam
     assert source.count() == 8
 
 
+def moov_first(content: bytes) -> bytes:
+    """Return an MP4 file that OpenCV has written as the web has them, with the index before the frames."""
+    frames_at, index_at = content.index(b"mdat") - 4, content.index(b"moov") - 4
+    index = bytearray(content[index_at:])
+    table = index.index(b"stco")
+    count = int.from_bytes(index[table + 8 : table + 12], "big")
+    for at in range(table + 12, table + 12 + 4 * count, 4):
+        index[at : at + 4] = (int.from_bytes(index[at : at + 4], "big") + len(index)).to_bytes(4, "big")
+    return content[:frames_at] + bytes(index) + content[frames_at:index_at]
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.mkv", "a.mp4"])
+def test_a_video_that_is_cut_off_gives_its_frames_and_then_says_so(tmp_path: Path, name: str) -> None:
+    path = write_film(tmp_path / name, frames=60)
+    content = moov_first(path.read_bytes()) if name == "a.mp4" else path.read_bytes()
+    path.write_bytes(content)
+    assert len(list(Source(str(path), "video").frames())) == 60
+    path.write_bytes(content[: int(0.6 * len(content))])
+    frames = Source(str(path), "video").frames()
+    seen: list[int | None] = []
+    with pytest.raises(UserError, match=rf"{name}: gave \d+ of about 60 frames") as error:  # noqa: PT012
+        for frame in frames:
+            seen.append(frame.index)
+    assert f"gave {len(seen)} of" in str(error.value)
+    assert 10 < len(seen) < 50
+
+
+def test_a_video_that_is_to_show_only_a_part_is_whole(web: Site, tmp_path: Path) -> None:
+    path = write_film(tmp_path / "a.mp4", frames=60)
+    content = bytearray(path.read_bytes())
+    ticks = int.from_bytes(content[(at := content.index(b"mdhd") + 16) : at + 4], "big")
+    start = content.index(b"elst") + 16
+    content[start : start + 4] = (5 * ticks).to_bytes(4, "big")  # an edit list that leaves out 5 of 6 seconds
+    path.write_bytes(content)
+    web.pages["/a.mp4?x=1"] = bytes(content)
+    for place in (str(path), f"{web.url}/a.mp4?x=1"):
+        assert len(list(Source(place, "video").frames())) == 10
+
+
 def test_of_a_video_some_frames_can_be_asked_for(tmp_path: Path) -> None:
     source = Source(str(write_film(tmp_path / "a.avi")), "video")
     assert [frame.index for frame in source.frames(every=3)] == [0, 3, 6]
@@ -154,9 +202,27 @@ def test_the_frames_of_a_stream_come_until_it_ends(tmp_path: Path) -> None:
         source = Source(f"tcp://127.0.0.1:{listener.getsockname()[1]}", "live")
         frames = list(source.frames(every=2))
         thread.join()
-    assert [frame.index for frame in frames] == [0, 2, 4, 6]
-    assert frames[0].seconds == 0
+    indices = [frame.index for frame in frames]
+    assert set(indices) <= {0, 2, 4, 6}  # what comes while nobody asks is lost
+    assert indices == sorted(indices, key=lambda index: index or 0)
+    assert indices[-1] == 6
+    seconds = [frame.seconds or 0 for frame in frames]
+    assert seconds == sorted(seconds)
     assert (source.live, source.moving, source.count(), source.stem) == (True, True, None, "127.0.0.1")
+
+
+def test_a_camera_on_a_server_is_read_as_a_stream_and_not_as_a_picture(web: Site) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(PIXELS).save(buffer, format="JPEG")
+    part = b"--part\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n"
+    content = (part % (buffer.tell(), buffer.getvalue())) * 9
+    for path, kind in (("/cam", "multipart/x-mixed-replace; boundary=part"), ("/clip", "video/mp4")):
+        web.pages[path], web.kinds[path] = content, kind
+        with pytest.raises(UserError, match=rf"{path}: a video \({kind.split(';')[0]}\), no picture: .*add \?\.mjpg"):
+            list(Source(web.url + path, "address").frames())
+    web.pages["/cam?.mjpg"], web.kinds["/cam?.mjpg"] = content, web.kinds["/cam"]
+    *_, last = Source(f"{web.url}/cam?.mjpg", "live").frames()
+    assert last.picture.shape == PIXELS.shape
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -66,6 +67,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def web() -> Iterator[Site]:
+    with site() as server:
+        yield server
+
+
 TITLES = ["in/0.png", "in/1.png", "in/2.png", *(f"in/2a.avi#{k}" for k in range(6)), "in/3.png", "in/4.png"]
 
 
@@ -94,6 +101,31 @@ def interrupting(after: int) -> Callable[[Result], None]:
             signal.raise_signal(signal.SIGINT)
 
     return tell
+
+
+@final
+class Picky(Predictor):
+    """A detector that finds nothing, and refuses pictures below 32 pixels."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    def find(
+        self,
+        images: Tensor,
+        sizes: Sequence[tuple[int, int]],
+        *,
+        scales: Sequence[tuple[float, float]] | None = None,
+        threshold: float | None = None,
+        precision: str | None = None,
+    ) -> list[Detections]:
+        if scales is not None and min(sizes[0]) / scales[0][0] < 32:
+            raise UserError("too small")
+        empty = torch.zeros(0)
+        return [Detections(torch.zeros(0, 4), empty, empty.long(), self.class_names) for _ in sizes]
+
+    def computing(self, precision: str | None = None) -> str:
+        return "by nobody"
 
 
 # ---------------------------------------------------------------- what is written
@@ -136,18 +168,75 @@ def test_of_a_video_some_frames_can_be_looked_at(here: Path, model: Path) -> Non
     assert drawn[0].rate == 2.5
 
 
+@pytest.mark.parametrize(("scale", "rate"), [(1, 90000), (1250, 1)])
+def test_a_video_that_tells_no_rate_that_can_be_is_drawn_at_a_usual_one(
+    here: Path, model: Path, scale: int, rate: int
+) -> None:
+    content = bytearray((here / "in" / "2a.avi").read_bytes())
+    struct.pack_into("<II", content, content.find(b"strh") + 28, scale, rate)
+    (here / "odd.avi").write_bytes(content)
+    run(model, ["odd.avi"], here / "out")
+    assert [frame.rate for frame in Source(str(here / "out" / "odd.mp4"), "video").frames()] == [25.0] * 6
+
+
+def test_long_names_are_drawn_too(here: Path, model: Path, web: Site) -> None:
+    buffer = io.BytesIO()
+    picture(9).save(buffer, format="PNG")
+    long = "a" * 245
+    (here / f"{long}.png").write_bytes(buffer.getvalue())
+    web.pages[f"/{long * 2}.png"] = buffer.getvalue()
+    for resume in (False, True):
+        run(model, [f"{long}.png", f"{web.url}/{long * 2}.png"], here / "out", resume=resume)
+    drawn = sorted(path.stem for path in (here / "out").glob("*.png"))
+    assert drawn == [long[:200], f"{long[:200]}-2"]
+
+
 def test_results_within_the_pictures_are_no_pictures(here: Path, model: Path) -> None:
     for _ in range(2):
         run(model, ["."], here / "in" / "out")
         assert [title.removeprefix("./") for title in titles(here / "in" / "out")] == TITLES
 
 
-def test_a_picture_is_never_replaced_by_its_drawing(here: Path, model: Path) -> None:
-    before = (here / "in" / "0.png").read_bytes()
-    with pytest.raises(UserError, match=r"0\.png: its drawing would replace it"):
-        run(model, ["in"], here / "in")
-    assert (here / "in" / "0.png").read_bytes() == before
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_drawings_are_not_written_among_the_pictures(here: Path, model: Path) -> None:
+    before = contents(here / "in")
+    for names in (["in"], ["in/0.png"], ["in/2a.avi"]):
+        with pytest.raises(UserError, match=r"lies in the folder that drawings are written to"):
+            run(model, names, here / "in")
+    assert contents(here / "in") == before
     assert len(run(model, ["in"], here / "in", draw=False)) == len(TITLES)
+
+
+@pytest.mark.parametrize(("source", "own"), [("0.png", "0.png"), ("2a.avi", "2a.mp4")])
+def test_what_is_no_drawing_is_never_replaced_by_one(here: Path, model: Path, source: str, own: str) -> None:
+    run(model, ["in/1.png"], here / "out")
+    picture(9).save(here / "out" / own, format="PNG")
+    before = contents(here / "out")
+    with pytest.raises(UserError, match=rf"{own}: is there already, and no drawing"):
+        run(model, [f"in/{source}"], here / "out")
+    assert contents(here / "out") == before
+    run(model, ["in/1.png"], here / "out")  # its drawing is one
+
+
+def test_what_a_run_that_was_killed_left_of_a_drawing_goes(here: Path, model: Path) -> None:
+    run(model, ["in/0.png"], here / "out")
+    for name in (".0.abcd1234.png", ".2a.abcd1234.mp4", ".mine.png"):
+        (here / "out" / name).touch()
+    run(model, ["in"], here / "out", resume=True)
+    assert [path.name for path in (here / "out").glob(".*")] == [".mine.png"]
+
+
+def test_two_runs_never_write_to_one_folder(here: Path, model: Path) -> None:
+    def again(result: Result) -> None:
+        for resume in (False, True):
+            with pytest.raises(UserError, match="out: another run is writing to it"):
+                run(model, ["in"], here / "out", resume=resume)
+
+    predict_to_folder(model, ["in/0.png"], here / "out", SEARCH, device="cpu", tell=again)
+    assert titles(here / "out") == TITLES[:1]
 
 
 # ---------------------------------------------------------------- what cannot be read
@@ -175,6 +264,16 @@ def test_what_is_unreadable_can_be_left_out_and_is_told(here: Path, model: Path)
         "in/1.png",
         "in/2a.avi",
     ]
+
+
+def test_a_picture_that_the_model_refuses_is_named_and_can_be_left_out(here: Path, tiny_recipe: Recipe) -> None:
+    picture(9).resize((8, 8)).save(here / "in" / "0.png")
+    tasks = [Task(index, source) for index, source in enumerate(Sources(["in/0.png", "in/1.png"]))]
+    first, second = find_all(Picky(tiny_recipe), tasks, SEARCH)
+    assert first.fault == "in/0.png: too small"
+    assert second.fault is None
+    with pytest.raises(UserError, match="size"):
+        next(find_all(Picky(tiny_recipe), tasks, Search(0.3, size=(96, 64))))
 
 
 @pytest.mark.parametrize(
@@ -211,12 +310,6 @@ def test_a_run_that_is_interrupted_goes_on_to_the_same_results(here: Path, model
     assert lines(here / "out") == lines(here / "whole")
     for drawn in ("0.png", "2a.mp4", "4.png"):
         assert (here / "out" / drawn).read_bytes() == (here / "whole" / drawn).read_bytes()
-
-
-@pytest.fixture
-def web() -> Iterator[Site]:
-    with site() as server:
-        yield server
 
 
 def stalled_names(web: Site) -> list[str]:
@@ -262,14 +355,17 @@ def test_a_process_that_is_killed_goes_on_to_the_same_results(
     assert len(lines(here / "out")) == STALLED_AT + 2
 
 
-def test_a_stream_that_is_interrupted_is_finished(here: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = write_film(here / "a.avi", frames=12).read_bytes()
+def test_a_stream_that_is_interrupted_is_finished(here: Path, model: Path) -> None:
+    content = write_film(here / "a.avi", frames=600).read_bytes()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
             connection, _ = listener.accept()
             with suppress(OSError):
-                connection.sendall(content)
+                connection.sendall(content[: len(content) // 4])  # what FFmpeg looks at before the first frame
+                for start in range(len(content) // 4, len(content), 2000):
+                    connection.sendall(content[start : start + 2000])
+                    time.sleep(0.05)
             connection.close()
 
         thread = threading.Thread(target=serve)
@@ -278,61 +374,62 @@ def test_a_stream_that_is_interrupted_is_finished(here: Path, model: Path, monke
         with pytest.raises(KeyboardInterrupt):
             predict_to_folder(model, [address], here / "out", SEARCH, device="cpu", tell=interrupting(3))
         thread.join()
-    assert titles(here / "out") == [f"{address}#{index}" for index in range(3)]
+    rows = [json.loads(line) for line in lines(here / "out")]
+    assert [row["file"] for row in rows] == [address] * 3
+    assert rows[0]["frame"] < rows[1]["frame"] < rows[2]["frame"]
+    # as fast as it came: a picture stands where the next ones were lost
     drawn = list(Source(str(here / "out" / "127.0.0.1.mp4"), "video").frames())
-    assert len(drawn) == 3
+    assert len(drawn) == rows[2]["frame"] - rows[0]["frame"] + 1
     assert len(run(model, ["in/0.png"], here / "out")) == 1  # nothing is left to resume
 
 
 # ---------------------------------------------------------------- memory
 
 
-@final
-class Nobody(Predictor):
-    """A detector that finds nothing, and needs nothing for it."""
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize("draw", [False, True])
+def test_many_pictures_need_no_more_memory_than_few(here: Path, model: Path, draw: bool) -> None:
+    size = (600, 800)
+    (here / "many").mkdir()
+    Image.new("RGB", size[::-1]).save(here / "many" / "0.png")
+    for index in range(1, 10):
+        (here / "many" / f"{index}.png").hardlink_to(here / "many" / "0.png")
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
-
-    def find(
-        self,
-        images: Tensor,
-        sizes: Sequence[tuple[int, int]],
-        *,
-        scales: Sequence[tuple[float, float]] | None = None,
-        threshold: float | None = None,
-        precision: str | None = None,
-    ) -> list[Detections]:
-        empty = torch.zeros(0)
-        return [Detections(torch.zeros(0, 4), empty, empty.long(), self.class_names) for _ in sizes]
-
-    def computing(self, precision: str | None = None) -> str:
-        return "by nobody"
-
-
-def test_many_pictures_need_no_more_memory_than_few(here: Path, tiny_recipe: Recipe) -> None:
-    size = (300, 400)
-    film = write_film(here / "long.avi", frames=60, size=size)
-    tasks = [Task(0, Source(str(film), "video")), *(Task(n, Source("in/0.png", "file")) for n in range(1, 200))]
-
-    def peak(count: int) -> int:
+    def peak(names: Sequence[str], out: Path) -> int:
         tracemalloc.start()
         try:
-            assert sum(1 for _ in find_all(Nobody(tiny_recipe), tasks[:count], Search(0.3))) == 59 + count
+            run(model, names, out, Search(0.3, size=(32, 64), precision="float32", edges=False), draw=draw)
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
 
-    peak(1)  # what is loaded once
-    least = peak(1)
+    peak(["many/0.png"], here / "first")  # what is loaded once
+    least = peak(["many/0.png", "many/1.png"], here / "few")
+    most = peak(["many"], here / "all")
+    assert most < least + 4 * size[0] * size[1] * 3  # two more waiting, and the one that is being made
+
+
+def test_a_long_video_needs_no_more_memory_than_a_short_one(here: Path, tiny_recipe: Recipe) -> None:
+    size = (300, 400)
+    film = write_film(here / "long.avi", frames=60, size=size)
+    task = Task(0, Source(str(film), "video"))
+
+    def peak(every: int) -> int:
+        tracemalloc.start()
+        try:
+            assert sum(1 for _ in find_all(Picky(tiny_recipe), [task], Search(0.3, every=every))) == 60 // every
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(30)  # what is loaded once
     # two frames waiting, one being made, one being looked at; and what the network would be given of it, in float32
-    assert least < 16 * size[0] * size[1] * 3
-    assert peak(200) < 1.5 * least
+    assert peak(1) < 16 * size[0] * size[1] * 3
 
 
 def test_a_model_without_candidates_cannot_see_tiles(here: Path, tiny_recipe: Recipe) -> None:
     with pytest.raises(UserError, match="give the weights"):
-        list(find_all(Nobody(tiny_recipe), [], Search(0.3, tiling=Tiling.of(64))))
+        list(find_all(Picky(tiny_recipe), [], Search(0.3, tiling=Tiling.of(64))))
 
 
 # ---------------------------------------------------------------- several devices

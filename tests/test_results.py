@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gfocal.errors import UserError
-from gfocal.results import Results
+from gfocal.results import Results, alone_in
 
 SETTINGS: dict[str, object] = {"model": "sha256:1", "threshold": 0.3, "size": [64, 96], "tile": None}
 LINES = ['{"file": "a.png"}', '{"file": "b.avi", "frame": 0}', '{"file": "b.avi", "frame": 5}']
@@ -107,9 +107,24 @@ def test_lines_that_are_not_ours_are_named(tmp_path: Path, line: str) -> None:
     write(tmp_path, LINES[0], line)
     with pytest.raises(UserError, match=r"detections\.jsonl: line 2 is not what"):
         Results(tmp_path, SETTINGS, resume=True)
-    (tmp_path / "predict.json").write_text("{")
-    with pytest.raises(UserError, match=r"predict\.json: cannot be read"):
-        Results(tmp_path, SETTINGS, resume=True)
+    for text, says in (("{", "cannot be read"), ("[]", "is not what")):
+        (tmp_path / "predict.json").write_text(text)
+        with pytest.raises(UserError, match=rf"predict\.json: {says}"):
+            Results(tmp_path, SETTINGS, resume=True)
+
+
+def test_a_folder_is_held_by_one_run_and_gone_where_nothing_was_written(tmp_path: Path) -> None:
+    with alone_in(tmp_path / "deep" / "out"):
+        with pytest.raises(UserError, match="another run is writing to it"), alone_in(tmp_path / "deep" / "out"):
+            pytest.fail("the body must not run")
+        assert (tmp_path / "deep" / "out").is_dir()
+    assert not (tmp_path / "deep" / "out").exists()
+    with alone_in(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["deep"]
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file: cannot be written to"), alone_in(tmp_path / "file"):
+        pytest.fail("the body must not run")
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:

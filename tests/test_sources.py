@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -35,7 +37,12 @@ FOUND = [("in/a.PNG", "file"), ("in/b.jpg", "file"), ("in/c/clip.avi", "video"),
 @pytest.mark.usefixtures("here")
 def test_folders_are_searched_by_name_and_only_for_what_is_wanted() -> None:
     assert places("in") == FOUND
-    assert places("in", "in") == FOUND + FOUND
+
+
+@pytest.mark.usefixtures("here")
+def test_what_is_named_twice_comes_once() -> None:
+    assert places("in/b.jpg", "in", "in/**", "in/a.PNG") == [FOUND[1], FOUND[0], *FOUND[2:]]
+    assert places("0", "camera:0") == [("camera:0", "live")]
 
 
 @pytest.mark.usefixtures("here")
@@ -72,6 +79,9 @@ def test_a_file_whose_name_looks_like_something_else_is_a_file(here: Path) -> No
         ("https://host/a.jpg?x=1", "https://host/a.jpg?x=1", "address"),
         ("http://host/photo", "http://host/photo", "address"),
         ("https://host/a.MP4?x=1", "https://host/a.MP4?x=1", "video"),
+        ("https://host/a.m3u8?x=1", "https://host/a.m3u8?x=1", "live"),
+        ("http://host/cam.MJPG", "http://host/cam.MJPG", "live"),
+        ("http://host/cam.cgi?.mjpg", "http://host/cam.cgi?.mjpg", "live"),
     ],
 )
 def test_cameras_and_addresses_are_told_apart(name: str, place: str, kind: str) -> None:
@@ -145,6 +155,33 @@ def test_many_folders_need_no_more_memory_than_the_largest(tmp_path: Path) -> No
     (one, least), (all_of_them, most) = peak(tmp_path / "0"), peak(tmp_path)
     assert (one, all_of_them) == (100, 1000)
     assert most < 2 * least
+
+
+@contextmanager
+def unreadable(folder: Path) -> Iterator[None]:
+    """Make a folder one that this process may not read, even where it may all."""
+    mode, user = folder.stat().st_mode, os.geteuid()
+    here = Path.cwd()
+    here.chmod(0o755)
+    folder.chmod(0)
+    try:
+        if user == 0:
+            os.seteuid(65534)
+        yield
+    finally:
+        os.seteuid(user)
+        folder.chmod(mode)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="rights are others there")
+def test_a_sub_folder_that_cannot_be_read_is_told_in_its_turn(here: Path) -> None:
+    with unreadable(here / "in" / "c"):
+        assert places("in") == [*FOUND[:2], ("in/c", "closed")]
+        assert Sources(["in"]).count() == 3
+        *_, closed = Sources(["in"])
+        for tell in (lambda: list(closed.frames()), lambda: picture_files([Path("in")]), lambda: places("in/c")):
+            with pytest.raises(UserError, match="in/c: the folder cannot be read"):
+                tell()
 
 
 @pytest.mark.usefixtures("here")

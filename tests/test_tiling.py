@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import gfocal
+from exports import lively, small
 from gfocal.calibration import Calibration
-from gfocal.config import Recipe
+from gfocal.config import BackboneConfig, Recipe
 from gfocal.errors import UserError
 from gfocal.model import Model
 from gfocal.structures import Detections, EdgeDistributions
@@ -109,6 +110,15 @@ def test_a_size_is_that_of_each_tile(model: Model) -> None:
     picture = noise(64, 96)
     found = predict_tiled(model, picture, tile=(64, 96), size=(128, 192))
     assert_same_detections(found, model.predict(picture, size=(128, 192)))
+
+
+def test_tiles_are_enlarged_to_what_the_family_takes() -> None:
+    ssd = lively(small("ssd512_vgg16", backbone=BackboneConfig(name="ssd_vgg16", weights="none", width=0.25)))
+    picture = noise(32, 32)
+    found = predict_tiled(ssd, picture, tile=600)
+    assert len(found) > 5
+    assert_same_detections(found, ssd.predict(picture))  # which sees it at 512 x 512
+    assert len(predict_tiled(ssd, picture, tile=600, size=(512, 512))) == len(found)
 
 
 def rectangles(tile: NDArray[np.uint8]) -> Detections:

@@ -58,18 +58,21 @@ def fetch(url: str, folder: Path, *, sha256: str, timeout: float = 30.0, attempt
     return target
 
 
-def read_address(url: str, *, largest: int, timeout: float = 30.0) -> bytes:
-    """Return what a web server has under an http or https address, up to `largest` bytes, asked for once.
+def read_picture_at(url: str, *, largest: int, timeout: float = 30.0) -> bytes:
+    """Return the file of a picture that a web server has under an http or https address, asked for once.
 
-    url: may hold a user name and password, which no error repeats. timeout: seconds without a byte after which the
-    connection counts as broken. UserError, naming the address, where the server cannot be reached or refuses, or there
-    is more.
+    url: may hold a user name and password, which no error repeats. largest: bytes that it may have. timeout: seconds
+    without a byte after which the connection counts as broken. UserError, naming the address, where the server cannot
+    be reached or refuses, there is more, or it is a video or stream, of which nothing is read.
     """
     name = without_login(url)
     try:
         with _asked(url, start=0, timeout=timeout) as response:
             if response.status != 200:
                 raise UserError(f"{name}: the server refuses it (status {response.status}): check the address")
+            kind = response.headers.get_content_type()
+            if kind == "multipart/x-mixed-replace" or kind.startswith("video/"):
+                raise UserError(f"{name}: a video ({kind}), no picture: download it, or if it is a stream, add ?.mjpg")
             data = response.read(largest + 1)
             missing = response.length or 0
     except UserError:

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gfocal.ahead import made_ahead
+from gfocal.data.pictures import path_text
+from gfocal.draw.marking import save_picture
 from gfocal.draw.pictures import draw_detections
-from gfocal.draw.videos import new_video
+from gfocal.draw.videos import RATES, new_video
 from gfocal.errors import UserError
 from gfocal.files import whole_or_absent
 from gfocal.frames import Frame, Source
@@ -30,7 +32,7 @@ from gfocal.tiling import Tiling, predict_tiled
 logger = logging.getLogger(__name__)
 
 RATE = 25.0
-"""Frames a second of the drawing of a video that does not say how many it has."""
+"""Frames a second of the drawing of a video that does not say how many it has, or no number that can be."""
 
 
 @dataclass(frozen=True)
@@ -73,20 +75,25 @@ class Result:
     fault: str | None = None
 
 
-def find_all(model: Predictor, tasks: Iterable[Task], search: Search) -> Generator[Result]:
+def find_all(model: Predictor, tasks: Iterable[Task], search: Search, *, live: bool = False) -> Generator[Result]:
     """Yield the results of the frames of tasks in their order, each drawn before, where it is to be.
 
-    Reading runs ahead in a thread of its own. UserError where a drawing cannot be written, or an exported model is to
-    look at tiles.
+    Reading runs ahead in a thread of its own. live: it does not, as what a camera shows is to be looked at now. A frame
+    that the model refuses is a fault of its own. UserError where a drawing cannot be written, the size does not fit the
+    model, or an exported model is to look at tiles.
     """
     find = _finder(model, search)
-    told = False
-    with _Drawings(search) as drawings, closing(made_ahead(_frames(tasks, search))) as frames:
+    ahead, told = 0 if live else 2, False
+    with _Drawings(search) as drawings, closing(made_ahead(_frames(tasks, search), depth=ahead)) as frames:
         for task, frame in frames:
             if isinstance(frame, str):
                 yield Result(task.source.name, fault=frame)
                 continue
-            found = find(frame.picture)
+            try:
+                found = find(frame.picture)
+            except UserError as error:
+                yield Result(frame.title, fault=f"{path_text(frame.title)}: {error}")
+                continue
             if not told:
                 logger.info("computing %s", model.computing(search.precision))
                 told = True
@@ -118,6 +125,7 @@ def _frames(tasks: Iterable[Task], search: Search) -> Generator[tuple[Task, Fram
 
 def _finder(model: Predictor, search: Search) -> Callable[[NDArray[np.uint8]], Detections]:
     size, precision, threshold, tiling = search.size, search.precision, search.threshold, search.tiling
+    model.prepare(size)  # what fits no picture is refused before the first
     if tiling is None:
         return lambda picture: model.predict(picture, size=size, precision=precision, threshold=threshold)
     if not isinstance(model, Model):
@@ -144,6 +152,7 @@ class _Drawings:
         self._search = search
         self._stack = ExitStack()
         self._number: int | None = None
+        self._moment = 0
         self._write: Callable[[NDArray[np.uint8]], None] | None = None
 
     def __enter__(self) -> _Drawings:
@@ -162,17 +171,21 @@ class _Drawings:
         drawing = draw_detections(frame.picture, found, edges=search.edges, threshold=search.threshold)
         if frame.index is None:
             with whole_or_absent(task.drawing) as scratch:
-                drawing.save(scratch, format="PNG")
+                save_picture(drawing, scratch)
         else:
-            self._append(task, task.drawing, drawing, rate=(frame.rate or RATE) / search.every)
+            rate = frame.rate if frame.rate is not None and RATES[0] <= frame.rate <= RATES[1] else RATE
+            self._append(task, task.drawing, drawing, rate=rate / search.every, moment=frame.index // search.every)
 
-    def _append(self, task: Task, path: Path, drawing: Image.Image, *, rate: float) -> None:
+    def _append(self, task: Task, path: Path, drawing: Image.Image, *, rate: float, moment: int) -> None:
+        """Add a picture that is shown at a moment, counted in pictures: from the last one's on, where some are lost."""
         if self._write is None or self._number != task.number:
             self._stack.close()
             size = (drawing.height, drawing.width)
             self._write = self._stack.enter_context(new_video(path, size=size, rate=rate, endless=task.source.live))
-            self._number = task.number
-        self._write(np.asarray(drawing))
+            self._number, self._moment = task.number, moment - 1
+        for _ in range(moment - self._moment):
+            self._write(np.asarray(drawing))
+        self._moment = moment
 
 
 def to_json(frame: Frame, found: Detections) -> str:

@@ -14,15 +14,24 @@ from urllib.parse import unquote, urlsplit
 
 import cv2
 import numpy as np
-from cv2.utils import logging
 from numpy.typing import NDArray
 
+from gfocal.ahead import newest
 from gfocal.data.pictures import decode_picture, path_text, read_picture
-from gfocal.download import read_address, without_login
+from gfocal.download import read_picture_at, without_login
 from gfocal.errors import UserError
+from gfocal.quiet import quiet_opencv
 
 LARGEST_DOWNLOAD = 1 << 28
 """Bytes of a picture from a web server: what is larger is no picture, or one to be fetched by other means."""
+
+
+MP4S = frozenset({".mp4", ".m4v", ".mov", ".3gp"})
+"""Endings of videos in MP4's format, in lower case."""
+LONGEST_STEM = 200
+"""Bytes of the name of a drawing, but for its number and ending: file systems take 255 in all."""
+ENOUGH = 0.9
+"""Share of the frames and the time that a video tells of from where on it is held to be whole."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +55,9 @@ class Frame:
         return self.name if self.index is None else f"{self.name}#{self.index}"
 
 
-Kind: TypeAlias = Literal["file", "address", "video", "live"]
-"""A picture file; a picture on a web server; a video file, on disk or on a web server; a camera or a stream."""
+Kind: TypeAlias = Literal["file", "address", "video", "live", "closed"]
+"""A picture file; one on a web server; a video file, on disk or on a web server; a camera or a stream; a folder that
+cannot be read, in place of what it holds."""
 
 
 @final
@@ -68,11 +78,11 @@ class Source:
 
     @property
     def stem(self) -> str:
-        """A name for the files that are written of it."""
+        """A name for the files that are written of it, short enough for what is added to it."""
         if "://" not in self.place:
-            return self.place.replace(":", "-") if self.is_camera else Path(self.place).stem
+            return _cut(self.place.replace(":", "-") if self.is_camera else Path(self.place).stem)
         parts = urlsplit(self.place)
-        return re.sub(r"[^\w.-]+", "-", PurePosixPath(unquote(parts.path)).stem or parts.hostname or self.kind)
+        return _cut(re.sub(r"[^\w.-]+", "-", PurePosixPath(unquote(parts.path)).stem or parts.hostname or self.kind))
 
     @property
     def live(self) -> bool:
@@ -85,6 +95,11 @@ class Source:
         return self.kind in ("video", "live")
 
     @property
+    def local(self) -> bool:
+        """Whether it is a file, and not an address or a camera."""
+        return self.kind in ("file", "video") and "://" not in self.place
+
+    @property
     def is_camera(self) -> bool:
         """Whether it is a camera of this machine."""
         return self.live and self.place.startswith("camera:")
@@ -92,12 +107,18 @@ class Source:
     def frames(self, *, every: int = 1, start: int = 0) -> Iterator[Frame]:
         """Yield the frames in their order; of a video those whose index is at least `start` and divisible by `every`.
 
-        UserError, naming the source, where it cannot be read.
+        Of a camera or a stream, always the newest of these: it is read as fast as it comes, in a thread of its own, and
+        what comes while nobody asks is lost.
+        UserError, naming the source, where it cannot be read, and after the last frame of a video that is cut off.
         """
         if self.kind == "file":
             yield Frame(self.name, read_picture(self.place))
         elif self.kind == "address":
-            yield Frame(self.name, decode_picture(read_address(self.place, largest=LARGEST_DOWNLOAD), self.name))
+            yield Frame(self.name, decode_picture(read_picture_at(self.place, largest=LARGEST_DOWNLOAD), self.name))
+        elif self.kind == "closed":
+            raise UserError(f"{path_text(self.place)}: the folder cannot be read: see whose it is, or leave it out")
+        elif self.live:
+            yield from newest(_moving(self, every=every, start=start))
         else:
             yield from _moving(self, every=every, start=start)
 
@@ -115,10 +136,16 @@ class Source:
         return -(-frames // every) if frames > 0 else None
 
 
-def _moving(source: Source, *, every: int, start: int) -> Iterator[Frame]:
+def _cut(stem: str) -> str:
+    """Return a stem without what is beyond the bytes that a name may have."""
+    name = os.fsencode(stem)
+    return stem if len(name) <= LONGEST_STEM else name[:LONGEST_STEM].decode(errors="ignore")
+
+
+def _moving(source: Source, *, every: int, start: int) -> Generator[Frame]:
     """Yield frames of a video, whose time is what it says itself, or of a stream, whose time begins with the first."""
     with _opened(source) as capture:
-        index, began, rate = -1, 0.0, capture.get(cv2.CAP_PROP_FPS)
+        index, began, now, rate = -1, 0.0, 0.0, capture.get(cv2.CAP_PROP_FPS)
         while capture.grab():
             index += 1
             now = time.monotonic() if source.live else capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
@@ -128,6 +155,45 @@ def _moving(source: Source, *, every: int, start: int) -> Iterator[Frame]:
                 yield Frame(source.name, picture, index, round(now - began, 3), rate if rate > 0 else None)
         if index < 0:
             raise UserError(f"{path_text(source.name)}: gives no frame that can be read: {_advice(source)}")
+        if not source.live:
+            _refuse_cut_off(source, capture, frames=index + 1, end=now + 1 / rate if rate > 0 else now)
+
+
+def _refuse_cut_off(source: Source, capture: cv2.VideoCapture, *, frames: int, end: float) -> None:
+    """Raise UserError where a video that gave `frames` up to `end`, in seconds, clearly says that it holds more.
+
+    Most formats only tell how long they last, from which the number of frames is a guess: both must be short. An MP4
+    may rightly store far more than it shows, but not more than the file is long.
+    """
+    told, rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
+    path = Path(source.place if source.local else urlsplit(source.place).path)
+    if path.suffix.lower() in MP4S:
+        cut_off = source.local and _is_cut_off_mp4(path)
+    else:
+        cut_off = rate > 0 and frames < ENOUGH * told and end < ENOUGH * told / rate
+    if cut_off:
+        raise UserError(
+            f"{path_text(source.name)}: gave {frames} of about {told:.0f} frames, as the file is damaged or "
+            "incomplete: replace it"
+        )
+
+
+def _is_cut_off_mp4(path: Path) -> bool:
+    """Return whether the content of an MP4 file reaches beyond its end."""
+    size, start = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while start < size:
+            file.seek(start)
+            header = file.read(16)
+            length, name = int.from_bytes(header[:4], "big"), header[4:8]
+            if length == 1:
+                length = int.from_bytes(header[8:], "big")
+            if start + length > size:
+                return name in (b"mdat", b"moof", b"moov")
+            if length < 8:  # 0: it goes to the end, whatever that is
+                return False
+            start += length
+    return False
 
 
 @contextmanager
@@ -135,14 +201,8 @@ def _opened(source: Source) -> Generator[cv2.VideoCapture]:
     if source.place.encode(errors="surrogateescape") != source.place.encode(errors="replace"):
         # OpenCV ends the process
         raise UserError(f"{path_text(source.name)}: the name of a video must be UTF-8: rename it")
-    # what is wrong is told in one line below; FFmpeg and OpenCV would tell it in their own words before
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    level = logging.getLogLevel()
-    logging.setLogLevel(0)
-    try:
+    with quiet_opencv():
         capture = cv2.VideoCapture(int(source.place.partition(":")[2]) if source.is_camera else source.place)
-    finally:
-        logging.setLogLevel(level)
     try:
         if not capture.isOpened():
             raise UserError(f"{path_text(source.name)}: cannot be opened as a video: {_advice(source)}")

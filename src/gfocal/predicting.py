@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
+from gfocal.data.pictures import path_text
+from gfocal.draw.marking import is_drawing
 from gfocal.errors import UserError, unknown
-from gfocal.files import numbered, sha256_of_file
+from gfocal.files import forget_scratch, numbered, sha256_of_file
 from gfocal.finding import Result, Search, Task, find_all, load_for_search
 from gfocal.frames import Source
 from gfocal.progress import ProgressBar
-from gfocal.results import LINES, Results
+from gfocal.results import LINES, Results, alone_in
 from gfocal.sharing import devices_of, find_shared
 from gfocal.sources import Sources
 from gfocal.weights import weights_file
@@ -68,13 +71,15 @@ def predict_to_folder(
     shared = devices_of(devices, device) if devices is not None else ()
     if live and (resume or len(shared) > 1):
         raise UserError("what a camera or stream shows can be neither resumed nor shared among devices: leave that out")
-    with Results(out, _settings(model, search), resume=resume, endless=live) as results:
+    with alone_in(out), Results(out, _settings(model, search), resume=resume, endless=live) as results:
+        if draw:
+            _clear_the_way(sources, out)
         tasks = _tasks(sources, results.recorded, out if draw else None)
         if len(shared) > 1:
             found = find_shared(model, shared, tasks, search, pictures=total)
         else:
             loaded = load_for_search(model, search, pictures=total, device=shared[0] if shared else device)
-            found = find_all(loaded, tasks, search)
+            found = find_all(loaded, tasks, search, live=live)
         totals = _write(found, results, search=search, total=total, skip=on_bad_data == "skip", tell=tell)
         results.finish()
     return totals
@@ -112,7 +117,7 @@ def _tasks(sources: Sources, recorded: Mapping[str, int], out: Path | None) -> I
     for number, source in enumerate(sources):
         start = recorded.get(source.name, 0)
         drawing = None if out is None else _drawing(out, source, taken)
-        if start and drawing is not None and drawing.exists():
+        if start and drawing is not None and os.path.exists(drawing):
             drawing = None  # it was finished after its last frame
         if source.moving or not start:
             yield Task(number, source, start, drawing)
@@ -120,15 +125,31 @@ def _tasks(sources: Sources, recorded: Mapping[str, int], out: Path | None) -> I
 
 def _drawing(out: Path, source: Source, taken: dict[str, int]) -> Path:
     """Return the file for a drawing: drawings of one name from several folders get a number."""
-    path = out / f"{numbered(source.stem, taken)}.{'mp4' if source.moving else 'png'}"
-    if (
-        path.exists()
-        and source.kind in ("file", "video")
-        and Path(source.place).exists()
-        and path.samefile(source.place)
-    ):
-        raise UserError(f"{source.name}: its drawing would replace it: name another folder by --out, or give --no-draw")
-    return path
+    return out / f"{numbered(source.stem, taken)}.{'mp4' if source.moving else 'png'}"
+
+
+def _clear_the_way(sources: Sources, out: Path) -> None:
+    """Remove what a run that was killed left of half-written drawings.
+
+    UserError where a drawing would replace what is none, or be taken for a picture of the run, as it lies among them.
+    """
+    hidden = tuple(path.name for path in out.glob(".*"))
+    here = os.path.realpath(out)
+    taken: dict[str, int] = {}
+    for source in sources:
+        if source.local and os.path.realpath(os.path.dirname(source.place)) == here:
+            raise UserError(
+                f"{path_text(source.name)}: lies in the folder that drawings are written to: name another by --out, or "
+                "give --no-draw"
+            )
+        path = _drawing(out, source, taken)
+        if os.path.lexists(path) and not is_drawing(path):
+            raise UserError(
+                f"{path_text(path)}: is there already, and no drawing of this program: name another folder by --out, "
+                "or give --no-draw"
+            )
+        if any(name.startswith(f".{path.stem}.") for name in hidden):
+            forget_scratch(path)
 
 
 def _settings(model: str | Path, search: Search) -> dict[str, object]:

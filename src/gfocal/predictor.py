@@ -60,6 +60,12 @@ class Predictor(ABC):
         """The name of each label."""
         return self.recipe.class_names
 
+    @property
+    def least_side(self) -> int:
+        """The least size in pixels that the short side of a picture may be resized to."""
+        least = family_of(self.recipe.family).least_side
+        return least if least > 32 else 1  # what is smaller than a cell of the coarsest level is padded
+
     @overload
     def predict(
         self,
@@ -120,10 +126,10 @@ class Predictor(ABC):
         short, long = size or (pictures.short, pictures.long)
         if not 1 <= short <= long:
             raise UserError(f"size must be (short, long) with 1 <= short <= long, got {(short, long)}")
-        least = family_of(self.recipe.family).least_side
-        # what is smaller than a cell of the coarsest level is padded
-        if least > 32 and short < least:
-            raise UserError(f"size: family {self.recipe.family['name']!r} needs {least} pixels at least, got {short}")
+        if short < self.least_side:
+            raise UserError(
+                f"size: family {self.recipe.family['name']!r} needs {self.least_side} pixels at least, got {short}"
+            )
         return Prepare(
             short=short,
             long=long,

@@ -3,18 +3,49 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
-from typing import Any, final
+from typing import Any, cast, final
+
+from filelock import FileLock, Timeout
 
 from gfocal.errors import UserError
-from gfocal.files import whole_or_absent
+from gfocal.files import forget_scratch, whole_or_absent
 
 LINES = "detections.jsonl"
 """The file of a folder that holds the results."""
 SETTINGS = "predict.json"
 """The file beside it that says what they depend on, and whether all pictures are done."""
+
+
+@contextmanager
+def alone_in(out: Path) -> Generator[None]:
+    """Keep other runs out of a folder, which is made, and is gone again afterwards where nothing was written to it.
+
+    UserError where another run is at work in it, or it cannot be made.
+    """
+    made = not os.path.exists(out)
+    lock = FileLock(out / ".lock", timeout=0)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+        forget_scratch(out / SETTINGS)
+    except Timeout as error:
+        raise UserError(f"{out}: another run is writing to it: wait for it, or name another folder by --out") from error
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written to ({error.strerror})") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows lets nobody remove what is open, and does so itself
+            Path(lock.lock_file).unlink()
+        lock.release()
+        if made:
+            with suppress(OSError):  # of a folder that is not empty
+                out.rmdir()
 
 
 @final
@@ -100,11 +131,14 @@ class Results:
 def _read(path: Path) -> dict[str, Any] | None:
     """Return the settings of a folder, None where it has none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        settings = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}): name another folder by --out") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: is not what `gfocal predict` writes: name another folder by --out")
+    return cast("dict[str, Any]", settings)
 
 
 def _recorded(path: Path) -> dict[str, int]:

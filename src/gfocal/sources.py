@@ -15,10 +15,14 @@ from gfocal.download import without_login
 from gfocal.errors import UserError
 from gfocal.frames import Frame, Source
 
-VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
+VIDEOS = frozenset(
+    (".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv")
+)
 """Endings of the videos that are taken from a folder or by a glob, beside those of pictures."""
 STREAMS = ("rtsp", "rtsps", "rtmp", "udp", "tcp", "srt")
 """Schemes of addresses that a stream comes from."""
+ENDLESS = (".m3u8", ".mjpg", ".mjpeg")
+"""Endings of http(s) addresses that a stream comes from."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class Sources:
     names: files, folders (with their sub-folders), globs, http(s) addresses, cameras as camera:N or N, addresses of
     streams. leave_out: a folder that is not entered on the way, because results are being written to it. Names that
     begin with a dot are passed over in folders. Folders are listed one at a time, so a hundred thousand pictures cost
-    no more memory than the names in the largest folder. UserError for a name that stands for nothing.
+    no more memory than the names in the largest folder; with several names, all are kept in mind, so that what is named
+    twice comes once. UserError for a name that stands for nothing.
 
     >>> [source.name for source in Sources(["camera:0", "https://example.org/a.jpg"])]
     ['camera:0', 'https://example.org/a.jpg']
@@ -38,8 +43,15 @@ class Sources:
     leave_out: Path | None = None
 
     def __iter__(self) -> Iterator[Source]:
-        for name in self.names:
-            yield from self._of(name)
+        found = (source for name in self.names for source in self._of(name))
+        if len(self.names) == 1:
+            yield from found
+            return
+        places: set[str] = set()
+        for source in found:
+            if source.place not in places:
+                places.add(source.place)
+                yield source
 
     def frames(self, *, every: int = 1) -> Iterator[Frame]:
         """Yield all frames, of videos each whose index is divisible by `every`; UserError for one that is unreadable.
@@ -77,9 +89,12 @@ class Sources:
 
     def _folder(self, folder: str) -> Iterator[Source]:
         empty = True
-        for path in _walked(folder, None if self.leave_out is None else self.leave_out.resolve()):
-            empty = False
-            yield _file(path)
+        try:
+            for source in _walked(folder, None if self.leave_out is None else self.leave_out.resolve()):
+                empty = False
+                yield source
+        except OSError as error:
+            raise UserError(f"{path_text(folder)}: the folder cannot be read ({error.strerror})") from error
         if empty:
             raise UserError(f"{path_text(folder)}: the folder holds no picture and no video ({_endings()})")
 
@@ -89,25 +104,33 @@ def picture_files(paths: Sequence[Path]) -> list[Path]:
 
     UserError for a path that is missing, and where there is no picture.
     """
-    files = [Path(source.place) for source in Sources([str(path) for path in paths]) if source.kind == "file"]
+    files: list[Path] = []
+    for source in Sources([str(path) for path in paths]):
+        if source.kind == "file":
+            files.append(Path(source.place))
+        elif source.kind == "closed":
+            list(source.frames())  # tells why it has none
     if not files:
         raise UserError(f"{', '.join(path_text(path) for path in paths)}: no picture, only videos")
     return files
 
 
-def _walked(folder: str, leave_out: Path | None) -> Iterator[str]:
-    """Yield the files of a folder and its sub-folders that are to be taken, by name; links to folders lead nowhere."""
-    try:
-        with os.scandir(folder) as entries:
-            shown = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries if _taken(entry)]
-    except OSError as error:
-        raise UserError(f"{path_text(folder)}: the folder cannot be read ({error.strerror})") from error
+def _walked(folder: str, leave_out: Path | None) -> Iterator[Source]:
+    """Yield the files of a folder and its sub-folders that are to be taken, by name; links to folders lead nowhere.
+
+    OSError where the folder cannot be read; a sub-folder that cannot is a source that tells so in its turn.
+    """
+    with os.scandir(folder) as entries:
+        shown = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries if _taken(entry)]
     for name, is_folder in sorted(shown):
         path = os.path.join(folder, name)
         if not is_folder:
-            yield path
+            yield _file(path)
         elif leave_out is None or Path(path).resolve() != leave_out:
-            yield from _walked(path, leave_out)
+            try:
+                yield from _walked(path, leave_out)
+            except OSError:
+                yield Source(path, "closed")
 
 
 def _taken(entry: os.DirEntry[str]) -> bool:
@@ -131,6 +154,8 @@ def _address(url: str) -> Source:
     if parts.scheme in STREAMS:
         return Source(url, "live")
     if parts.scheme in ("http", "https"):
+        if parts.path.lower().endswith(ENDLESS) or parts.query.lower().endswith(ENDLESS):
+            return Source(url, "live")
         return Source(url, "video" if _ending(parts.path) in VIDEOS else "address")
     schemes = ", ".join(("http", "https", *STREAMS))
     raise UserError(f"{path_text(without_login(url))}: addresses of this kind are not read: give one of {schemes}")

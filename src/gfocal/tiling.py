@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gfocal.data.preparing import Prepare
 from gfocal.errors import UserError
 from gfocal.model import Model
 from gfocal.postprocess import PostProcess
@@ -95,7 +96,8 @@ def predict_tiled(
 
     tile: side, or (height, width), in pixels of the picture. overlap: pixels that neighbours share at least, None for a
     quarter of the tile; as wide as the objects that are looked for. size: (short, long) that each tile is resized to;
-    None shows the network the pixels as they are, whatever the size of the recipe's pictures. precision, threshold: as
+    None shows the network the pixels as they are, whatever the size of the recipe's pictures, but for tiles that are
+    smaller than its family takes, which are enlarged to that. precision, threshold: as
     in `Model.predict`.
 
     A box is kept where it comes from the tile that it lies deepest in, so that one that is cut off by a tile's border
@@ -109,15 +111,20 @@ def predict_tiled(
     0
     """
     tiling = Tiling.of(tile, overlap)
-    # all tiles are of one size, which an aspect of its own must not change where they are to be seen as they are
-    height, width = (min(pair) for pair in zip(picture.shape[:2], tiling.tile, strict=True))
-    as_it_is = replace(model.prepare((min(height, width), max(height, width))), keep_aspect=True)
-    prepare = as_it_is if size is None else model.prepare(size)
+    prepare = _as_they_are(model, picture.shape[:2], tiling) if size is None else model.prepare(size)
 
     def look(part: NDArray[np.uint8]) -> Detections:
         return candidates(model, prepare(part), precision=precision, threshold=threshold).cpu()
 
     return model.calibrated(put_together(look_at_tiles(picture, tiling, look), model.postprocess))
+
+
+def _as_they_are(model: Model, size: tuple[int, ...], tiling: Tiling) -> Prepare:
+    """Return the preparation that leaves tiles of a picture of `size` (height, width) as large as they are."""
+    short, long = sorted(min(pair) for pair in zip(size, tiling.tile, strict=True))
+    least = max(model.least_side, short)
+    # all tiles are of one size, which an aspect of its own must not change
+    return replace(model.prepare((least, -(-long * least // short))), keep_aspect=True)
 
 
 def look_at_tiles(

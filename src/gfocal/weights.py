@@ -61,8 +61,8 @@ def weights_file(source: str | Path) -> Path:
         return _download(str(source))
     if not path.is_file():
         raise UserError(
-            f"{path}: no such file or folder: name a run folder, a .safetensors, an official .pth, or a recipe from "
-            "`gfocal recipes`"
+            f"{path}: no such file or folder: name a run folder, a .safetensors, an official .pth, a recipe from "
+            "`gfocal recipes`, or, to find boxes, an .onnx or .xml of `gfocal export`"
         )
     if path.suffix not in (".safetensors", ".pth", ".pt"):
         raise UserError(f"{path}: weights are .safetensors or official .pth files")
