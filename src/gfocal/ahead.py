@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Generator
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, final
 
 Value = TypeVar("Value")
 
@@ -62,40 +62,53 @@ def newest(values: Generator[Value, Any, Any]) -> Generator[Value]:
     >>> list(newest(n * n for n in range(5)))[-1]
     16
     """
-    changed = threading.Condition()
-    made: list[Value] = []
-    ended: list[BaseException | None] = []
-    stopped = threading.Event()
+    mailbox: _Mailbox[Value] = _Mailbox()
+    thread = threading.Thread(target=mailbox.fill, args=(values,), name="newest", daemon=True)
+    thread.start()
+    try:
+        yield from mailbox.taken()
+    finally:
+        mailbox.stopped.set()
+        thread.join(PATIENCE)
 
-    def make() -> None:
+
+@final
+class _Mailbox(Generic[Value]):
+    """Holds the last value that was put in until it is taken, and at last why none comes any more."""
+
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
+        self._changed = threading.Condition()
+        self._value: list[Value] = []
+        self._end: list[BaseException | None] = []
+
+    def fill(self, values: Generator[Value, Any, Any]) -> None:
+        """Put in the values of a generator until it ends or `stopped` is set, and close it."""
         error: BaseException | None = None
         try:
             for value in values:
-                with changed:
-                    made[:] = [value]
-                    changed.notify()
-                if stopped.is_set():
+                self._tell(self._value, value)
+                if self.stopped.is_set():
                     break
         except BaseException as raised:
             error = raised
         finally:
             values.close()
-            with changed:
-                ended.append(error)
-                changed.notify()
+            self._tell(self._end, error)
 
-    thread = threading.Thread(target=make, name="newest", daemon=True)
-    thread.start()
-    try:
+    def taken(self) -> Generator[Value]:
+        """Yield what is in it whenever there is something, to the end, and raise the error that it ended with."""
         while True:
-            with changed:
-                changed.wait_for(lambda: made or ended)
-                if not made:
+            with self._changed:
+                self._changed.wait_for(lambda: self._value or self._end)
+                if not self._value:
                     break
-                value = made.pop()
+                value = self._value.pop()
             yield value
-        if ended[0] is not None:
-            raise ended[0]
-    finally:
-        stopped.set()
-        thread.join(PATIENCE)
+        if self._end[0] is not None:
+            raise self._end[0]
+
+    def _tell(self, place: list[Any], what: object) -> None:
+        with self._changed:
+            place[:] = [what]
+            self._changed.notify()
