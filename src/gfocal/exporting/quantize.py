@@ -1,4 +1,4 @@
-"""Whole numbers of 8 bits in place of floats, by NNCF, but for the first layers and where edges become distributions."""
+"""Whole numbers of 8 bits in place of floats, by NNCF, but in the first layers and where edges become distributions."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Inputs: TypeAlias = dict[str, npt.NDArray[Any]]
 Node: TypeAlias = tuple[str, Sequence[str], Sequence[str]]
 
 FIRST = 5
-"""Convolutions from the picture on that stay in float: the stem of a ResNet-50 and its first block, 3 % of the
-multiply-adds at 800x1216, whose rounding moves boxes more than that of all the rest of the backbone."""
+"""Convolutions from the picture on that stay in float: of a ResNet-50 the stem and the first block, 3 % of its
+multiply-adds. docs/export.md tells what that brings."""
 
 
 def quantize_onnx(model: Any, detector: Detector, examples: Callable[[int], Inputs], *, count: int) -> Any:
