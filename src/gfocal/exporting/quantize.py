@@ -43,6 +43,7 @@ def quantize_openvino(model: Any, detector: Detector, examples: Callable[[int], 
     nodes: list[Node] = []
     names: set[str] = set()
     convolutions: list[str] = []
+    norms: list[str] = []
     for node in model.get_ordered_ops():
         name = node.get_friendly_name()
         nodes.append((name, [port.get_node().get_friendly_name() for port in node.input_values()], [name]))
@@ -51,7 +52,9 @@ def quantize_openvino(model: Any, detector: Detector, examples: Callable[[int], 
             names.add(name)
         if node.get_type_name() == "Convolution":
             convolutions.append(name)
-    return _quantized(model, convolutions[:FIRST], _below(nodes, names), examples, count)
+        if node.get_type_name() == "GroupNormalization":  # NNCF would round what it reads
+            norms.append(name)
+    return _quantized(model, convolutions[:FIRST] + norms, _below(nodes, names), examples, count)
 
 
 def _begins(name: str) -> bool:
@@ -74,7 +77,7 @@ def _below(nodes: Iterable[Node], begin: set[str]) -> list[str]:
     return below
 
 
-def _quantized(model: Any, first: list[str], below: list[str], examples: Callable[[int], Inputs], count: int) -> Any:
+def _quantized(model: Any, others: list[str], below: list[str], examples: Callable[[int], Inputs], count: int) -> Any:
     assert below, "the convolutions of box codes are not in the graph"
     with _quiet():
         import nncf  # pyright: ignore[reportMissingImports]
@@ -88,7 +91,7 @@ def _quantized(model: Any, first: list[str], below: list[str], examples: Callabl
             # the levels share their convolutions: what is right for one level's bias is wrong for that of the others
             advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True),
             # some of the nodes change nothing, and NNCF drops those before it looks for names
-            ignored_scope=nncf.IgnoredScope(names=list(dict.fromkeys([*first, *below])), validate=False),
+            ignored_scope=nncf.IgnoredScope(names=list(dict.fromkeys([*others, *below])), validate=False),
         )
 
 
