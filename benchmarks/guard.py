@@ -90,7 +90,7 @@ def main() -> None:
         slower = alike and known is not None and ratio > LIMIT * known
         print(f"{name:<24} {ratio:8.3f}  stored {known}{'  SLOWER' if slower else ''}")
     if not alike:
-        print(f"the stored ratios are of another machine, {stored['machine']}: nothing is compared")
+        print(f"nothing is compared: the stored ratios are of {stored['machine'] or 'no machine'}, this is {machine()}")
     print(f"written to {OUT}")
     if "--store" in sys.argv:
         STORED.write_text(OUT.read_text())

@@ -62,14 +62,22 @@ def settle(device: torch.device | None = None) -> None:
         keep_memory()
 
 
+def precision_name(dtype: str | torch.dtype) -> str:
+    """Return what `choose_precision` takes for a dtype.
+
+    >>> precision_name(torch.bfloat16)
+    'bfloat16'
+    """
+    return str(dtype).removeprefix("torch.")
+
+
 def described(runtime: str, device: str | torch.device, precision: str | torch.dtype) -> str:
     """Return what computes, where, and in which precision, for people.
 
     >>> described("PyTorch", torch.device("cpu"), torch.float32)  # doctest: +ELLIPSIS
     'by PyTorch on cpu (...) in float32, ... thread...'
     """
-    named = str(device)
-    precision = str(precision).removeprefix("torch.")
+    named, precision = str(device), precision_name(precision)
     if isinstance(device, torch.device):
         cuda = device.type == "cuda"
         named += f" ({torch.cuda.get_device_name(device) if cuda else _capability()})"

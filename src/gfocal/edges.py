@@ -238,9 +238,7 @@ class EdgeDistributions:
         >>> [found.tolist() for found in edges.cells(torch.tensor([[-5.0, 3.0, 5.0, 11.0]]))]
         [[[0, 0, 1, 1]], [[False, True, True, True]]]
         """
-        place, bins = self.places(x), self.positions.shape[-1]
-        cell = self._histograms.cell(place.view(1, -1)).view(len(self), 4)
-        return cell, (place >= 0) & (place <= bins)
+        return self._cells(self.places(x))
 
     def log_prob(self, x: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
         """Return the logarithm of each edge's density, 1 / pixel, at a coordinate; minus infinity where it has no mass.
@@ -251,10 +249,11 @@ class EdgeDistributions:
         >>> edges.log_prob(torch.tensor([[-5.0, 0.0, 0.5, 1.5]])).exp()
         tensor([[0.0000, 0.2500, 0.7500, 0.7500]])
         """
-        cell, inside = self.cells(x)
+        place = self.places(x)
+        cell, inside = self._cells(place)
         mass = self._histograms.heights.gather(0, cell.view(1, -1)) / self._histograms.border[-1]
         density = mass.view(len(self), 4) / self.step.abs()
-        return density.where(inside, 0).log().where(~self.places(x).isnan(), torch.nan)
+        return density.where(inside, 0).log().where(~place.isnan(), torch.nan)
 
     def modes(self, *, least: float = 0.05) -> tuple[Float[Tensor, "n 4 m"], Float[Tensor, "n 4 m"]]:
         """Return the coordinate in pixels of each peak of each edge and its mass, the heaviest first.
@@ -309,6 +308,10 @@ class EdgeDistributions:
     def _histograms(self) -> Histograms:
         """The distributions of all edges as columns, edge after edge."""
         return Histograms(self.probabilities.flatten(0, 1).t().contiguous())
+
+    def _cells(self, place: Float[Tensor, "n 4"]) -> tuple[Int[Tensor, "n 4"], Bool[Tensor, "n 4"]]:
+        cell = self._histograms.cell(place.view(1, -1)).view(len(self), 4)
+        return cell, (place >= 0) & (place <= self.positions.shape[-1])
 
     def _at(self, place: Float[Tensor, "k e"]) -> Float[Tensor, "k n 4"]:
         """Return the coordinates of places along the columns."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -134,10 +135,10 @@ def _clear_the_way(sources: Sources, out: Path) -> None:
     UserError where a drawing would replace what is none, or be taken for a picture of the run, as it lies among them.
     """
     hidden = tuple(path.name for path in out.glob(".*"))
-    here = os.path.realpath(out)
+    here, real = os.path.realpath(out), lru_cache(maxsize=1)(os.path.realpath)  # sources come folder by folder
     taken: dict[str, int] = {}
     for source in sources:
-        if source.local and os.path.realpath(os.path.dirname(source.place)) == here:
+        if source.local and real(os.path.dirname(source.place)) == here:
             raise UserError(
                 f"{path_text(source.name)}: lies in the folder that drawings are written to: name another by --out, or "
                 "give --no-draw"

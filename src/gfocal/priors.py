@@ -28,7 +28,7 @@ class Anchors(nn.Module):
         self.strides = tuple(strides)
         self.offset = offset
         # as buffers they are where the detector is, and no step waits for their way there
-        for level, one in enumerate(sides):
+        for level, one in zip(range(len(self.strides)), sides, strict=True):
             self.register_buffer(f"sides_{level}", one, persistent=False)
 
     @property
@@ -38,11 +38,12 @@ class Anchors(nn.Module):
 
     def forward(self, levels: Sequence[Tensor]) -> Priors:
         """Return the priors of feature maps (b, c, h, w), finest first, on the device of this module."""
+        every = self.sides
         grids = tuple(
             Grid(level.shape[-2], level.shape[-1], stride, len(sides))
-            for level, stride, sides in zip(levels, self.strides, self.sides, strict=True)
+            for level, stride, sides in zip(levels, self.strides, every, strict=True)
         )
-        made = [self._level(grid, sides) for grid, sides in zip(grids, self.sides, strict=True)]
+        made = [self._level(grid, sides) for grid, sides in zip(grids, every, strict=True)]
         points, boxes, strides = (torch.cat(parts) for parts in zip(*made, strict=True))
         return Priors(points, boxes, strides, grids)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gfocal.data.dataset import Dataset
-from gfocal.devices import choose_precision
+from gfocal.devices import choose_precision, precision_name
 from gfocal.evaluation import CocoEvaluator
 from gfocal.exporting.comparing import matches
 from gfocal.model import Model
@@ -78,7 +78,7 @@ def same_answers(
             progress(seen)
     ap, ap_float32 = (evaluator.metrics().ap for evaluator in evaluators)
     return Answers(
-        precision=str(choose_precision(precision, model.device)).removeprefix("torch."),
+        precision=precision_name(choose_precision(precision, model.device)),
         pictures=seen,
         detections=count // 2,
         matched=kept / count if count else 1.0,

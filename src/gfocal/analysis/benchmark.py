@@ -20,7 +20,7 @@ from gfocal.analysis.efficiency import alternate, middle_and_quartiles
 from gfocal.data.collate import Prepared, pad
 from gfocal.data.pictures import read_picture
 from gfocal.data.scenes import Scenes
-from gfocal.devices import choose_precision
+from gfocal.devices import choose_precision, precision_name
 from gfocal.errors import UserError
 from gfocal.files import whole_or_absent
 from gfocal.loading import load
@@ -133,7 +133,7 @@ def benchmark(
     return Benchmark(
         timings=tuple(_timing(name, values, first) for name, values in per_picture.items()),
         device=_device_name(where),
-        precision=str(choose_precision(precision, where)).removeprefix("torch."),
+        precision=precision_name(choose_precision(precision, where)),
         threads=torch.get_num_threads(),
         size=size,
         batch=batch,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gfocal.devices import choose_precision, described
+from gfocal.devices import choose_precision, described, precision_name
 from gfocal.errors import UserError, first_line, unknown
 from gfocal.exported.header import Header
 from gfocal.programs.openvino import OpenVinoProgram
@@ -119,7 +119,7 @@ class OpenVino(Engine):
 
     def computing(self, precision: str | None) -> str:
         """Return what computes, where, and in which precision, for people."""
-        dtype = str(choose_precision(precision, CPU_DEVICE)).removeprefix("torch.")
+        dtype = precision_name(choose_precision(precision, CPU_DEVICE))
         return described(self.name, "cpu", f"int8 and {dtype}" if self.header.precision == "int8" else dtype)
 
     def run(self, inputs: Inputs, *, precision: str | None) -> dict[str, Tensor]:

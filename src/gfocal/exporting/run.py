@@ -19,7 +19,7 @@ import torch
 from gfocal.config import is_outside
 from gfocal.data.dataset import Dataset
 from gfocal.data.opening import open_dataset, splits_of
-from gfocal.devices import choose_precision
+from gfocal.devices import choose_precision, precision_name
 from gfocal.errors import UserError, at_least, first_line, unknown
 from gfocal.exported import ExportedModel, load_exported
 from gfocal.exported.engines import ENGINES, OpenVino
@@ -227,7 +227,7 @@ def _in_runtimes(path: Path) -> list[Side]:
     """Return the file in each runtime that is installed and can read it, and in the CPU's own precision of an .xml."""
     file = load_exported(path, device="cpu")
     files = [Side(file, file.engine.closest)]
-    usual = str(choose_precision(None, torch.device("cpu"))).removeprefix("torch.")
+    usual = precision_name(choose_precision(None, torch.device("cpu")))
     if path.suffix == ".xml" and usual != file.engine.closest:
         files.append(Side(file, usual))
     if path.suffix == ".onnx" and importlib.util.find_spec("openvino") is not None:

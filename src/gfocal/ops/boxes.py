@@ -46,7 +46,6 @@ def _areas(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
 
 def _overlap(a: Float[Tensor, "*n 4"], b: Float[Tensor, "*n 4"], eps: float) -> tuple[Tensor, Tensor]:
     """Return IoU and union of each pair; the union is at least `eps` so that empty boxes give 0, not NaN."""
-    a, b = at_least_float32(a), at_least_float32(b)  # areas soon leave the range of float16
     sides = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
     intersection = sides[..., 0] * sides[..., 1]
     union = (_areas(a) + _areas(b) - intersection).clamp(min=eps)
@@ -58,7 +57,8 @@ def box_iou_pairwise(a: Float[Tensor, "*n 4"], b: Float[Tensor, "*n 4"], *, eps:
 
     a, b: (..., 4) xyxy in the same unit. `eps` bounds the union from below (square units). In float32 at least.
     """
-    return _overlap(a, b, eps)[0]
+    # areas soon leave the range of float16
+    return _overlap(at_least_float32(a), at_least_float32(b), eps)[0]
 
 
 def generalized_box_iou_pairwise(

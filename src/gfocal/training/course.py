@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from gfocal.config import PicturesConfig
 from gfocal.data.collate import Batch
 from gfocal.data.dataset import Dataset, orientations
+from gfocal.devices import precision_name
 from gfocal.evaluation import Metrics
 from gfocal.model import Model
 from gfocal.training.average import Average
@@ -192,7 +193,7 @@ def _judging(
     """Return how the model whose weights are kept is judged on the val split. board: what shows pictures."""
     if val_data is None or not kept.recipe.schedule.validations:
         return _Judging(None, None)
-    precision = str(dtype).removeprefix("torch.")
+    precision = precision_name(dtype)
     loader = validation_loader(
         val_data,
         kept.prepare(),

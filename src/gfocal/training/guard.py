@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gfocal.data.collate import Batch
-from gfocal.devices import autocast
+from gfocal.devices import autocast, precision_name
 from gfocal.distributed import mean_over_ranks, wait_for_all
 from gfocal.errors import UserError
 from gfocal.model import Model
@@ -66,7 +66,7 @@ class Guard:
         shown = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
         spoilt = [name for name, value in self.model.detector.named_parameters() if not value.isfinite().all()]
         cause = f"; the weights are not finite either, since the step before: {spoilt[0]}" if spoilt else ""
-        write_replay(self.path, self.model, batch, step=step, precision=str(self.dtype).removeprefix("torch."))
+        write_replay(self.path, self.model, batch, step=step, precision=precision_name(self.dtype))
         return UserError(
             f"step {step}: the loss is not finite ({shown}) on {names}{cause}. `gfocal train --replay {self.path}` "
             "does the step again and says where it starts; a lower learning rate, `clip_norm` or precision 'float32' "
