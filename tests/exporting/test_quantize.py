@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 from gfocal.exporting.onnx import convert_onnx
 from gfocal.exporting.quantize import Inputs, quantize_onnx, quantize_openvino
 from gfocal.model import Model
+from gfocal.programs.openvino import openvino_core
 
 
 def inputs(index: int) -> Inputs:
@@ -31,9 +32,7 @@ def test_in_onnx(lively_model: Model, program: ExportedProgram) -> None:
 
 
 def test_in_openvino(lively_model: Model, files: dict[str, Path]) -> None:
-    import openvino
-
-    read = openvino.Core().read_model(files[".xml"])
+    read = openvino_core().read_model(files[".xml"])
     codes = lively_model.detector.box_width * 4
     model = quantize_openvino(read, lively_model.detector, inputs, count=2)
     quantised = {True: 0, False: 0}

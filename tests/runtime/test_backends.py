@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -51,6 +53,30 @@ def test_openvino_finds_the_same_in_pictures_of_any_size(run) -> None:
     with ThreadPoolExecutor(3) as threads:
         again = list(threads.map(lambda _: other.predict(picture(50, 130)).scores, range(12)))
     assert all(torch.equal(scores, ours.scores) for scores in again)
+
+
+LET_GO = """
+import gc, signal, sys, numpy, gfocal
+picture = numpy.zeros((64, 64, 3), numpy.uint8)
+def other():
+    model = gfocal.load(sys.argv[1], device="cpu").with_backend("openvino")
+    model.predict(picture)
+    return model
+first, second = other(), other()
+del first
+gc.collect()
+del second
+gc.collect()
+signal.signal(signal.SIGINT, lambda number, frame: print("heard"))
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+def test_a_process_that_has_let_models_of_openvino_go_hears_signals(run) -> None:
+    pytest.importorskip("openvino")
+    command = [sys.executable, "-c", LET_GO, str(run)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
 
 
 def test_without_a_compiler_prediction_goes_on(run, monkeypatch, caplog) -> None:

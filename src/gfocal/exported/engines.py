@@ -16,7 +16,7 @@ from torch import Tensor
 from gfocal.devices import choose_precision, described, precision_name
 from gfocal.errors import UserError, first_line, unknown
 from gfocal.exported.header import Header
-from gfocal.programs.openvino import OpenVinoProgram
+from gfocal.programs.openvino import OpenVinoProgram, openvino_core
 
 Inputs = Mapping[str, npt.NDArray[Any]]
 
@@ -106,7 +106,7 @@ class OpenVino(Engine):
         if device not in (None, "auto") and _device(device).type != "cpu":
             raise UserError(f"{path}: files of OpenVINO run on the CPU here: take device 'cpu'")
         try:
-            self._model = openvino.Core().read_model(path)
+            self._model = openvino_core().read_model(path)
         except RuntimeError as error:
             raise UserError(f"{path}: OpenVINO cannot read it ({first_line(error)})") from error
         texts: dict[str, str] = {}

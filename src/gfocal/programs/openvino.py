@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, final
 
 import numpy as np
@@ -32,16 +33,27 @@ def convert_openvino(program: ExportedProgram) -> Any:
     return model
 
 
+@cache
+def openvino_core() -> Any:
+    """Return the one `openvino.Core` of this process, which lives as long as it does.
+
+    Each has the thread that made it handle signals on a stack of the core's own. Of two that are let go in the order in
+    which they were made, the first frees the stack that the second then puts back: the next Ctrl-C is a segmentation
+    fault.
+    """
+    import openvino  # pyright: ignore[reportMissingImports]
+
+    return openvino.Core()
+
+
 @final
 class OpenVinoProgram:
     """An `openvino.Model` ready to run on the CPU, all but what is quantised in `dtype`; threads may share it."""
 
     def __init__(self, model: Any, dtype: torch.dtype) -> None:
-        import openvino  # pyright: ignore[reportMissingImports]
-
         # by itself it takes all cores that it sees, whatever a container or the user gives
         options = {"INFERENCE_PRECISION_HINT": HINTS[dtype], "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-        self._compiled = openvino.Core().compile_model(model, "CPU", options)
+        self._compiled = openvino_core().compile_model(model, "CPU", options)
         self._of_thread = threading.local()
 
     def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, torch.Tensor]:
