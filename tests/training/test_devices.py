@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from gfocal.cli.__main__ import main
 from gfocal.config import BackboneConfig, ScheduleConfig
 from gfocal.nn.backbone import create_backbone
 
@@ -44,11 +45,15 @@ def trained(
     recipe: Path, data: Path, out: Path, *options: object, devices: int
 ) -> tuple[list[dict[str, str]], dict[str, torch.Tensor]]:
     words = ["train", "--recipe", recipe, "--data", data, "--out", out, "--device", "cpu", "--workers", 0, *options]
-    script = out.parent / "start.py"  # the other processes are started as this one was
-    script.write_text(COMMAND)
-    command = [sys.executable, str(script), *map(str, words), "--devices", str(devices)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    arguments = [*map(str, words), "--devices", str(devices)]
+    if devices == 1:
+        main(arguments)
+    else:
+        script = out.parent / "start.py"  # the other processes are started as this one was
+        script.write_text(COMMAND)
+        command = [sys.executable, str(script), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
     return rows, load_file(out / "last.safetensors")
 
