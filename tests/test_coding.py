@@ -52,6 +52,21 @@ def test_decoding_undoes_encoding(name: str, seed: int) -> None:
 
 @pytest.mark.parametrize("name", CODINGS)
 @given(seed=st.integers(0, 10_000))
+def test_what_values_can_stand_for_is_learnt_as_it_is(name: str, seed: int) -> None:
+    where, coding = priors(), CODINGS[name]
+    boxes = boxes_about(where, seed)
+    torch.testing.assert_close(coding.reachable(where, boxes), boxes, rtol=1e-5, atol=1e-3)
+
+
+def test_a_box_far_thinner_than_its_anchor_is_learnt_as_wide_as_deltas_can_say() -> None:
+    where = priors()[torch.tensor([5])]  # its anchor is 64 pixels wide
+    thin = torch.tensor([[8.0, 0.0, 8.25, 30.0]])
+    found = Deltas().reachable(where, thin)
+    torch.testing.assert_close(found, torch.tensor([[8.125 - 0.512, 0.0, 8.125 + 0.512, 30.0]]))
+
+
+@pytest.mark.parametrize("name", CODINGS)
+@given(seed=st.integers(0, 10_000))
 def test_any_values_decode_to_finite_boxes_with_their_corners_in_order(name: str, seed: int) -> None:
     where = priors()
     values = torch.randn(len(where), 4, generator=torch.Generator().manual_seed(seed)) * 50

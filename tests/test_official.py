@@ -219,6 +219,14 @@ def test_other_widths_and_classes_are_found_from_the_shapes(base: str) -> None:
     assert unnamed.class_names == ("class 0", "class 1")
 
 
+def test_eighty_scores_without_names_are_those_of_coco() -> None:
+    recipe = RECIPES["gflv2_r50_fpn_1x"]()
+    for count in (79, 80):  # the file of V2 has one more, or with a later head as many as there are classes
+        names = tuple(f"class {label}" for label in range(count))
+        found = recipe_of_official(file_of(shapes_of(recipe.model_copy(update={"class_names": names}))))
+        assert found.class_names == recipe.class_names
+
+
 def test_the_version_of_deformable_convolutions_is_read_off_the_file(tmp_path: Path) -> None:
     base = RECIPES["gfl_r50_fpn_1x"]()
     second = {"deformable": (4,), "deformable_version": 2}

@@ -40,6 +40,21 @@ def narrow(name: str, tiny_recipe: Recipe) -> Recipe:
     return recipe.model_copy(update=shape)
 
 
+@pytest.mark.parametrize(("name", "called"), [("fcos_r50_fpn_1x", "fcos"), ("foveabox_r50_fpn_1x", "fovea")])
+def test_files_from_before_output_layers_had_one_name_become_our_weights(
+    tiny_recipe: Recipe, tmp_path: Path, name: str, called: str
+) -> None:
+    recipe = narrow(name, tiny_recipe)
+    parts = randomised(build_parts(recipe))
+    state = official_state(parts, head=str(recipe.family["name"]))
+    old = {key.replace("bbox_head.conv_", f"bbox_head.{called}_"): value for key, value in state.items()}
+    assert old.keys() != state.keys()
+    torch.save(old, tmp_path / "official.pth")
+    other = without_weights(recipe)
+    load_state(other.detector, convert_official(read_official(tmp_path / "official.pth"), recipe), where="x")
+    assert_same_weights(parts, other)
+
+
 @pytest.mark.parametrize("name", ["atss_r50_fpn_1x", "fcos_r50_fpn_1x", "retinanet_r50_fpn_1x", "foveabox_r50_fpn_1x"])
 @pytest.mark.parametrize("version", [2, 3])
 def test_files_of_the_baselines_become_our_weights(

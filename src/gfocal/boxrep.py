@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gfocal.errors import above, at_least
+from gfocal.ops.constants import constant
 from gfocal.ops.losses import distribution_focal_loss
 from gfocal.ops.precision import at_least_float32
 
@@ -142,7 +143,7 @@ class General(BoxRepresentation):
     def __init__(self, *, n: int = 16, delta: float = 1.0, dfl_weight: float = 0.25) -> None:
         self.width = at_least("n", n, 1) + 1
         self.delta = above("delta", delta, 0)
-        self.bins = tuple(i * delta for i in range(n + 1))
+        self.bins = self._bins = tuple(i * delta for i in range(n + 1))
         self.dfl_weight = at_least("dfl_weight", dfl_weight, 0)
         # targets at the very end would leave no bin to their right: the reference stops 0.1 bins before it
         self.largest_target = (n - 0.1) * delta
@@ -150,7 +151,7 @@ class General(BoxRepresentation):
     def values(self, code: Float[Tensor, "*n 4 w"]) -> Float[Tensor, "*n 4"]:
         """Return the expectation of each distribution (V1 Eq. 5)."""
         # no matrix product: autocast would run it in half precision
-        return (self.probabilities(code) * code.new_tensor(self.bins)).sum(-1)
+        return (self.probabilities(code) * constant(self._bins, code)).sum(-1)
 
     def probabilities(self, code: Float[Tensor, "*n 4 w"]) -> Float[Tensor, "*n 4 bins"]:
         """Return the softmax of the logits."""
@@ -166,7 +167,7 @@ class General(BoxRepresentation):
         (tensor([0.3333, 0.3333, 0.3333]), tensor([0.0000, 0.5000, 1.0000]))
         """
         mass = self.probabilities(code)
-        return mass, code.new_tensor(self.bins).expand_as(mass)
+        return mass, constant(self._bins, code).expand_as(mass)
 
     def losses(self, code: Float[Tensor, "p 4 w"], targets: Float[Tensor, "p 4"]) -> dict[str, Float[Tensor, " p"]]:
         """Return `dfl`, the mean over the four edges times its weight, or nothing where the weight is 0."""

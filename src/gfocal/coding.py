@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gfocal.ops.boxes import boxes_to_ltrb, ltrb_to_boxes
+from gfocal.ops.constants import constant
 from gfocal.structures import Priors
 
 
@@ -31,6 +32,10 @@ class Coding(ABC):
     @abstractmethod
     def decode(self, priors: Priors, values: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
         """Return the boxes, xyxy pixels, that `values` stand for at the priors."""
+
+    def reachable(self, priors: Priors, boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
+        """Return the boxes nearest to `boxes`, xyxy pixels, that values at the priors can stand for."""
+        return boxes
 
     @abstractmethod
     def ltrb(self, values: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
@@ -91,7 +96,11 @@ class Deltas(Coding):
         centres, sides = _centres_and_sides(priors.boxes)
         true_centres, true_sides = _centres_and_sides(boxes)
         growth = (true_sides.clamp(min=1e-6) / sides).log()
-        return torch.cat([(true_centres - centres) / sides, growth], dim=-1) / boxes.new_tensor(self.stds)
+        return torch.cat([(true_centres - centres) / sides, growth], dim=-1) / constant(self.stds, boxes)
+
+    def reachable(self, priors: Priors, boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
+        """Return the boxes, no more than 62.5 times smaller or larger than the anchors: what the reference learns."""
+        return self.decode(priors, self.encode(priors, boxes))
 
     def decode(self, priors: Priors, values: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
         """Return the boxes, xyxy pixels."""
@@ -109,7 +118,7 @@ class Deltas(Coding):
     def _decode(
         self, centres: Float[Tensor, "*n 2"], sides: Float[Tensor, "*n 2"], values: Float[Tensor, "*n 4"]
     ) -> Float[Tensor, "*n 4"]:
-        values = values * values.new_tensor(self.stds)
+        values = values * constant(self.stds, values)
         centres = centres + sides * values[..., :2]
         half = sides * values[..., 2:].clamp(-self.largest_growth, self.largest_growth).exp() / 2
         return torch.cat([centres - half, centres + half], dim=-1)

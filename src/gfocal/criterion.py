@@ -71,20 +71,21 @@ class Criterion:
         """Return what the pairs of the family's own match are to learn, and the boxes there; truths: as for a call."""
         truth = ground_truth(raw, truths)
         match = self.family.assigner(raw.priors, truth)
-        priors, boxes = match.priors_of(raw.priors), truth.boxes[match.truth]
+        priors, boxes, coding = match.priors_of(raw.priors), truth.boxes[match.truth], self.family.coding
+        reachable = coding.reachable(priors, boxes)
         code = raw.box.flatten(0, 1)[match.location]
         values = self.box.values(code)
-        predicted = Regression(values, self.family.coding.decode(priors, values))
+        predicted = Regression(values, coding.decode(priors, values))
         target = Target(
             location=match.location,
             positive=match.positive,
             counted=match.counted,
             labels=truth.labels[match.truth],
             priors=priors,
-            boxes=boxes,
-            iou=box_iou_pairwise(predicted.boxes.detach(), boxes),
+            boxes=reachable,
+            iou=box_iou_pairwise(predicted.boxes.detach(), reachable),
         )
-        return Pairs(target, code, predicted, Regression(self.family.coding.encode(priors, boxes), boxes))
+        return Pairs(target, code, predicted, Regression(coding.encode(priors, boxes), reachable))
 
 
 def ground_truth(raw: Raw, truths: Sequence[Mapping[str, Any]]) -> GroundTruth:

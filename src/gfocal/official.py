@@ -172,8 +172,7 @@ def _names(file: OfficialFile, outputs: int, *, version: str) -> tuple[str, ...]
     possible = (outputs,) if version == "gfl" else (outputs - 1, outputs)
     if file.class_names is not None and len(file.class_names) in possible:
         return file.class_names
-    count = outputs if version == "gfl" else outputs - 1
-    return COCO_CLASSES if count == len(COCO_CLASSES) else tuple(f"class {label}" for label in range(count))
+    return COCO_CLASSES if len(COCO_CLASSES) in possible else tuple(f"class {label}" for label in range(possible[0]))
 
 
 def _backbone(file: OfficialFile) -> BackboneConfig:
@@ -251,17 +250,17 @@ HEAD_KEYS: Mapping[str, KeyMap] = {
         r"bbox_head\.atss_centerness\.(\w+)": r"outputs.0.quality.branch.\1",
     },
     "fcos": {
-        r"bbox_head\.conv_cls\.(\w+)": r"outputs.0.quality.cls.\1",
-        r"bbox_head\.conv_reg\.(\w+)": r"outputs.0.box_conv.\1",
-        r"bbox_head\.conv_centerness\.(\w+)": r"outputs.0.quality.branch.\1",
+        r"bbox_head\.(?:conv|fcos)_cls\.(\w+)": r"outputs.0.quality.cls.\1",
+        r"bbox_head\.(?:conv|fcos)_reg\.(\w+)": r"outputs.0.box_conv.\1",
+        r"bbox_head\.(?:conv|fcos)_centerness\.(\w+)": r"outputs.0.quality.branch.\1",
     },
     "retinanet": {
         r"bbox_head\.retina_cls\.(\w+)": r"outputs.0.quality.cls.\1",
         r"bbox_head\.retina_reg\.(\w+)": r"outputs.0.box_conv.\1",
     },
     "foveabox": {
-        r"bbox_head\.conv_cls\.(\w+)": r"outputs.0.quality.cls.\1",
-        r"bbox_head\.conv_reg\.(\w+)": r"outputs.0.box_conv.\1",
+        r"bbox_head\.(?:conv|fovea)_cls\.(\w+)": r"outputs.0.quality.cls.\1",
+        r"bbox_head\.(?:conv|fovea)_reg\.(\w+)": r"outputs.0.box_conv.\1",
     },
     "ssd": {
         # the levels added and the norm moved from backbone to neck, and the levels into pairs

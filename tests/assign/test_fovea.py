@@ -36,8 +36,8 @@ class Slowly:
             for stride, (low, high) in zip(STRIDES, self.ranges, strict=True):
                 rows, columns = (-(-side // stride) for side in size)
                 level = [[-1] * columns for _ in range(rows)]
-                # smaller boxes overwrite larger ones, and of equal ones the first overwrites the others
-                for box in sorted(boxes, key=lambda box: (-areas[box], -box)):
+                # smaller boxes overwrite larger ones, and of equal ones the last overwrites the others
+                for box in sorted(boxes, key=lambda box: (-areas[box], box)):
                     if low**2 <= areas[box] <= high**2:
                         x1, y1, x2, y2 = (Fraction(value) / stride for value in truth.boxes[box].tolist())
                         for row in self._cells(y1, y2, rows):

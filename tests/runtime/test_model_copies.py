@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -188,3 +189,14 @@ def test_a_family_refuses_pictures_that_its_levels_cannot_hold() -> None:
     with pytest.raises(UserError, match="'ssd' needs 512 pixels at least, got 300"):
         small("ssd512_vgg16").prepare((300, 400))
     assert small("gfl_r18_mini").predict(np.zeros((9, 7, 3), np.uint8), size=(7, 9)).boxes.shape[1] == 4
+
+
+def test_threads_that_make_copies_and_threads_that_predict_leave_each_other_alone() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    models = [small("gfl_r18_mini") for _ in range(6)]
+    want = models[0].predict(picture).scores
+    with ThreadPoolExecutor(4) as threads:  # five copies are made while the first one predicts
+        found = list(
+            threads.map(lambda place: models[place].predict(picture).scores, [1, 0, 0, 2, 0, 3, 0, 4, 0, 0, 5])
+        )
+    assert all(torch.equal(scores, want) for scores in found)

@@ -11,6 +11,7 @@ from torch import Tensor
 from gfocal.assign.base import Assigner, best_owner, inside_extent
 from gfocal.errors import at_least
 from gfocal.ops.boxes import box_iou_pairwise
+from gfocal.ops.constants import constant
 from gfocal.structures import Grid, GroundTruth, Match, Priors
 
 
@@ -62,7 +63,7 @@ class ATSS(Assigner):
     ) -> tuple[Int[Tensor, "g levels_k"], Bool[Tensor, "g levels_k"]]:
         """Return the `topk` nearest priors of each level for each box, and which of them exist."""
         centres = (truth.boxes[:, :2] + truth.boxes[:, 2:]) / 2
-        offsets = torch.tensor(self._offsets, device=centres.device)
+        offsets = constant(self._offsets, centres, torch.long)
         found: list[tuple[Tensor, Tensor]] = []
         start = 0
         for grid in priors.grids:

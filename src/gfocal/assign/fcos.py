@@ -37,7 +37,7 @@ class FCOS(Assigner):
         """Return the match of all pictures at once."""
         boxes = truth.boxes
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-        offsets = self._offsets.to(boxes.device)
+        offsets = self._offsets.to(boxes.device, non_blocking=True)
         locations: list[Tensor] = []
         positives: list[Tensor] = []
         start = 0

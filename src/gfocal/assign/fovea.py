@@ -21,7 +21,7 @@ class Fovea(Assigner):
 
     ranges: for each level, the least and the greatest side in pixels (square root of the area) of its boxes; they
     overlap, so a box may be learnt on several levels. A location wanted by several boxes goes to the smallest, then to
-    the box listed first.
+    the box listed last.
     """
 
     def __init__(self, *, ranges: Sequence[tuple[float, float]], shrink: float = 0.4) -> None:
@@ -43,8 +43,9 @@ class Fovea(Assigner):
             index = torch.arange(len(truth.boxes), device=picture.device)[part]
             wanted = self._wanted(priors, truth.boxes[part], areas[part].sqrt())
             values = torch.where(wanted, -areas[part][:, None], -torch.inf)
-            best, first = best_of_slice(values, index, picture, pictures=pictures)
-            owner = torch.where(best > smallest, first, owner)
+            # as the last, by the first of the indices counted backwards
+            best, last = best_of_slice(values, -index, picture, pictures=pictures)
+            owner = torch.where(best >= smallest, -last, owner)
             smallest = torch.maximum(best, smallest)
         return match_of(owner, smallest > -torch.inf, counted)
 
@@ -66,14 +67,19 @@ class Fovea(Assigner):
         for grid, (low, high) in zip(priors.grids, self.ranges, strict=True):
             cells = boxes / grid.stride
             half = 0.5 * (cells[:, 2:] - cells[:, :2])
-            last = boxes.new_tensor([grid.width - 1, grid.height - 1])
             # in the reference's order of steps, because rounding decides about cells at the rim
-            first_cell = (cells[:, :2] + (1 - self.shrink) * half - 0.5).ceil().clamp(min=0).minimum(last)
-            last_cell = (cells[:, :2] + (1 + self.shrink) * half - 0.5).floor().clamp(min=0).minimum(last)
+            first_cell = (cells[:, :2] + (1 - self.shrink) * half - 0.5).ceil()
+            last_cell = (cells[:, :2] + (1 + self.shrink) * half - 0.5).floor()
             right_size = (size >= low) & (size <= high)
             x = torch.arange(grid.width, device=boxes.device)
             y = torch.arange(grid.height, device=boxes.device)
-            column = (x >= first_cell[:, :1]) & (x <= last_cell[:, :1]) & right_size[:, None]
-            row = (y >= first_cell[:, 1:]) & (y <= last_cell[:, 1:])
+            column = _between(x, first_cell[:, :1], last_cell[:, :1]) & right_size[:, None]
+            row = _between(y, first_cell[:, 1:], last_cell[:, 1:])
             levels.append((row[:, :, None] & column[:, None, :]).flatten(1))
         return torch.cat(levels, dim=1)
+
+
+def _between(cells: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    """Return which of a row of cells lie between two; those beyond the row stand for its first or last."""
+    end = len(cells) - 1
+    return (cells >= first.clamp(0, end)) & (cells <= last.clamp(0, end))

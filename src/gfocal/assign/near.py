@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gfocal.ops.boxes import box_iou_pairwise
+from gfocal.ops.constants import constant
 from gfocal.structures import GroundTruth, Priors
 
 NEAR_AT_ONCE = 1_000_000
@@ -72,7 +73,7 @@ def _kinds(priors: Priors) -> _Kinds:
         for anchor in range(grid.anchors):
             rows.append((start + anchor, grid.anchors, grid.width, grid.height, grid.stride))
         start += grid.num_priors
-    table = torch.tensor(rows, device=priors.boxes.device)
+    table = constant(rows, priors.boxes, torch.long)
     return _Kinds(table[:, 0], table[:, 1], table[:, 2:4], table[:, 4:].to(priors.boxes.dtype))
 
 

@@ -113,8 +113,9 @@ class Sampled(nn.Module):
         cells = torch.stack([columns, rows], dim=-1).to(ltrb.dtype)
         share = self.places.to(ltrb.dtype)[:, None, :, None, None]
         coordinates = cells - (1 - share) * axes[0][None, :, None] + share * axes[1][None, :, None]
-        sides = ltrb.new_tensor([max(width - 1, 1), max(height - 1, 1)])
-        return (2 * coordinates / sides - 1).flatten(2, 3)
+        x, y = coordinates.unbind(-1)
+        places = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], dim=-1)
+        return places.flatten(2, 3)
 
 
 @final

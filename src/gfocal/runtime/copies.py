@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
@@ -14,6 +15,8 @@ from gfocal.structures import Raw
 
 Network: TypeAlias = Callable[[Tensor], Raw]
 Make: TypeAlias = Callable[[Detector, torch.dtype], Network]
+MAKING = threading.Lock()
+"""Held by the thread that makes a copy: tracing changes PyTorch's modules for the whole process."""
 SAMPLE = 16
 """Weights of which a number is looked at for changes behind PyTorch's back."""
 
@@ -36,10 +39,18 @@ class Copies:
     def of(self, detector: Detector, dtype: torch.dtype) -> Network:
         """Return the copy that computes in `dtype`, with the weights the detector has now."""
         stamp = _Stamp.of(detector)
-        known = self._made.get(dtype)
-        if known is None or known[0] != stamp:
-            known = self._made[dtype] = stamp, self._make(detector, dtype)
-        return known[1]
+        known = self._known(stamp, dtype)
+        if known is None:
+            with MAKING:
+                known = self._known(stamp, dtype)  # another thread may have made it meanwhile
+                if known is None:
+                    known = self._make(detector, dtype)
+                    self._made[dtype] = stamp, known
+        return known
+
+    def _known(self, stamp: _Stamp, dtype: torch.dtype) -> Network | None:
+        made = self._made.get(dtype)
+        return made[1] if made is not None and made[0] == stamp else None
 
 
 @dataclass(frozen=True)

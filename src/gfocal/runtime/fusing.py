@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import operator
+import threading
 from collections import Counter
-from typing import TypeGuard, cast, final
+from collections.abc import Callable
+from typing import Any, TypeGuard, cast, final
 
 import torch
 import torch.nn.functional as F
@@ -92,7 +94,25 @@ def fuse_activations(graph: fx.GraphModule) -> None:
 
 @final
 class _Tracer(fx.Tracer):
-    """Leaves convolutions and norms whole, whoever wrote them."""
+    """Leaves convolutions and norms whole, whoever wrote them, and what other threads compute meanwhile alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Record the call of a module; tracing patches modules for all threads, of which the others only compute."""
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """Return what a module holds, which stands for itself in other threads."""
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, CONVOLUTIONS + NORMS) or super().is_leaf_module(m, module_qualified_name)
