@@ -323,6 +323,14 @@ def test_a_part_from_outside_takes_the_place_of_the_recipes(tiny_recipe_v1: Reci
 # ---------------------------------------------------------------- what is refused besides
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize("axis", ["quality", "box"])
+def test_a_part_from_outside_is_an_instance(tiny_recipe: Recipe, axis: str) -> None:
+    parts: dict[str, Any] = {axis: {"name": "general"}}
+    with pytest.raises(UserError, match=f"^{axis} must be an instance of a .* got {{'name': 'general'}}"):
+        build_parts(tiny_recipe, **parts)
+
+
 def test_a_quality_that_reads_distributions_needs_some(tiny_recipe: Recipe) -> None:
     with pytest.raises(UserError, match=r"DGQP.*Edges"):
         build_parts(tiny_recipe, box=Edges())

@@ -262,7 +262,7 @@ def test_impossible_pictures_and_schedules_are_refused(path: str, value: object)
     assert all(part in text for part in path.split("."))
 
 
-@pytest.mark.parametrize("text", ["a: [1, 2", "a: b: c", "\tname: x", "name: 'x", "{"])
+@pytest.mark.parametrize("text", ["a: [1, 2", "a: b: c", "\tname: x", "name: 'x", "{", "[" * 3000])
 def test_malformed_yaml_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(UserError, match=r"^my\.yaml: not valid YAML: ") as caught:
         Recipe.from_yaml(text, where=WHERE)

@@ -95,10 +95,13 @@ def test_detector_is_left_as_it_was(model, picture):
     ("mistake", "says"),
     [
         ({"size": (100, 50)}, "size must be"),
+        ({"size": (64,)}, "size must be"),
+        ({"size": 64}, "size must be"),
         ({"precision": "int3"}, "unknown precision 'int3'"),
         ({"precision": "float16"}, "needs a GPU"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_wrong_options_are_named(model, picture, mistake, says):
     with pytest.raises(UserError, match=says):
         model.predict(picture, **mistake)

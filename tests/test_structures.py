@@ -5,12 +5,14 @@ import sys
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
+from gfocal.edges import Index
 from gfocal.errors import UserError
 from gfocal.structures import Detections, EdgeDistributions, Grid, GroundTruth, Match, Priors
 
@@ -75,6 +77,22 @@ def test_indexing_keeps_all_fields_aligned(index: int | slice | Tensor) -> None:
     assert_rows(found[index], found, torch.arange(4)[index].reshape(-1))
 
 
+@pytest.mark.parametrize(
+    ("index", "rows"),
+    [
+        ([2, 0, 2], [2, 0, 2]),
+        ([], []),
+        ([False, True, True, False], [1, 2]),
+        (np.array([-1, 1]), [3, 1]),
+        (np.array([True, False, False, True]), [0, 3]),
+        (np.array(2), [2]),
+    ],
+)
+def test_lists_and_arrays_index_as_tensors_do(index: Index, rows: list[int]) -> None:
+    found = some_detections()
+    assert_rows(found[index], found, torch.tensor(rows, dtype=torch.long))
+
+
 def test_iteration_gives_each_detection_as_one_row() -> None:
     found = some_detections()
     rows = list(found)
@@ -115,6 +133,9 @@ def test_fields_of_another_length_are_refused_by_name(field: str) -> None:
     }
     values[field] = values[field][:1]
     with pytest.raises(ValueError, match=f"{field} has 1 rows"):
+        Detections(torch.zeros(2, 4), class_names=("a",), **values)
+    values[field] = torch.zeros(2, 1)
+    with pytest.raises(ValueError, match=rf"{field} must be \(n,\), got \(2, 1\)"):
         Detections(torch.zeros(2, 4), class_names=("a",), **values)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from gfocal.edges import rows_of
+from gfocal.edges import Index, rows_of
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Bands:
     def __len__(self) -> int:
         return len(self.lower)
 
-    def __getitem__(self, index: int | slice | Tensor) -> Bands:
-        """Return the boxes at `index` (int, slice, long or bool tensor); an int gives one row."""
+    def __getitem__(self, index: Index) -> Bands:
+        """Return the boxes at `index`: an int (one row), a slice, or a tensor, array or list of ints or bools."""
         rows = rows_of(index, len(self))
         return Bands(self.masses, **{name: value[rows] for name, value in self._columns().items()})
 

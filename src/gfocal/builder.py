@@ -52,6 +52,8 @@ def build_parts(
     from weights of its backbone loads them (not wanted where a checkpoint follows). What such weights freeze is frozen
     in either case. UserError for parts that do not fit together, or weights that cannot be fetched.
     """
+    _refuse_stranger("quality", quality, Quality)
+    _refuse_stranger("box", box, BoxRepresentation)
     backbone = _backbone(recipe, fetch_weights=fetch_weights)
     family = family_of(recipe.family)
     _refuse_absent("quality", recipe.quality, quality)
@@ -142,6 +144,15 @@ def _refuse_foreign(recipe: Recipe, family: Family, backbone: nn.Module) -> None
         raise UserError(
             f"family {recipe.family['name']!r} needs pictures of {family.least_side} pixels at least, but "
             f"pictures.{field} goes down to {side}"
+        )
+
+
+def _refuse_stranger(field: str, part: object, kind: type) -> None:
+    """Raise UserError for a part from outside that is none."""
+    if part is not None and not isinstance(part, kind):
+        raise UserError(
+            f"{field} must be an instance of a {kind.__name__}, got {part!r}: the package's own are named in the "
+            f"recipe, as `{field}: {{name: ...}}`"
         )
 
 

@@ -314,6 +314,8 @@ class Recipe(Frozen):
             values = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
+        except RecursionError as error:
+            raise UserError(f"{where}: not valid YAML: nested too deep") from error
         if not isinstance(values, dict):
             raise UserError(f"{where}: a recipe is a mapping of keys to values, got {type(values).__name__}")
         return cls.from_values(cast("dict[str, object]", values), where=where)

@@ -6,21 +6,27 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gfocal.histograms import Histograms, highest
 
+Index: TypeAlias = "int | slice | Tensor | list[int] | list[bool] | npt.NDArray[Any]"
 
-def rows_of(index: int | slice | Tensor, count: int) -> slice | Tensor:
+
+def rows_of(index: Index, count: int) -> slice | Tensor:
     """Return what selects the same rows and keeps the first dimension; IndexError for one number outside of them.
 
     >>> rows_of(-1, 3)
     slice(-1, None, None)
     """
+    if isinstance(index, list) or (isinstance(index, np.ndarray) and index.ndim):
+        index = torch.as_tensor(index, dtype=None if len(index) else torch.long)
     # one number may come as a tensor, too
     if isinstance(index, slice) or (isinstance(index, Tensor) and index.ndim):
         return index
@@ -65,8 +71,8 @@ class EdgeDistributions:
     def __len__(self) -> int:
         return self.probabilities.shape[0]
 
-    def __getitem__(self, index: int | slice | Tensor) -> EdgeDistributions:
-        """Return the boxes at `index` (int, slice, long or bool tensor)."""
+    def __getitem__(self, index: Index) -> EdgeDistributions:
+        """Return the boxes at `index`: an int (one row), a slice, or a tensor, array or list of ints or bools."""
         rows = rows_of(index, len(self))
         return EdgeDistributions(self.probabilities[rows], self.positions[rows])
 

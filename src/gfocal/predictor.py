@@ -98,7 +98,8 @@ class Predictor(ABC):
 
         source: path, PIL image, uint8 RGB array (h, w, 3), or a list of them. size: (short, long) side in pixels the
         picture is resized to; None takes the recipe's. precision: "float32", "bfloat16", "float16", or None for the
-        fastest that the device is built for. threshold: lowest score, 0..1; None takes the recipe's test threshold.
+        fastest that the device is built for. threshold: lowest score, 0..1 (with a quality branch, as of ATSS
+        and FCOS, that of the class before the branch lowers it); None takes the recipe's test threshold.
         Where the model has a calibration, `edges` are the calibrated distributions, and `bands` tell where edges and
         boxes lie with stated probabilities; boxes, scores and their order are the same with and without one.
         A list is looked at one picture at a time. UserError for a picture that cannot be read, or a threshold that is
@@ -123,7 +124,10 @@ class Predictor(ABC):
     def prepare(self, size: tuple[int, int] | None = None) -> Prepare:
         """Return the preparation of a picture for this model; size: (short, long), None for the recipe's."""
         pictures = self.recipe.pictures
-        short, long = size or (pictures.short, pictures.long)
+        try:
+            short, long = (pictures.short, pictures.long) if size is None else size
+        except (TypeError, ValueError):
+            raise UserError(f"size must be (short, long) in pixels, got {size!r}") from None
         if not 1 <= short <= long:
             raise UserError(f"size must be (short, long) with 1 <= short <= long, got {(short, long)}")
         if short < self.least_side:

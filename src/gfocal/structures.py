@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gfocal.bands import Bands
-from gfocal.edges import EdgeDistributions, rows_of
+from gfocal.edges import EdgeDistributions, Index, rows_of
 from gfocal.errors import UserError
 
 
@@ -188,14 +188,16 @@ class Detections:
         for field, value in self._columns().items():
             if len(value) != count:
                 raise ValueError(f"{field} has {len(value)} rows, boxes has {count}")
+            if field != "boxes" and isinstance(value, Tensor) and value.ndim != 1:
+                raise ValueError(f"{field} must be (n,), got {tuple(value.shape)}")
         if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.class_names):
             raise ValueError(f"labels must lie in 0..{len(self.class_names) - 1}, one for each class name")
 
     def __len__(self) -> int:
         return len(self.boxes)
 
-    def __getitem__(self, index: int | slice | Tensor) -> Detections:
-        """Return the detections at `index` (int, slice, long or bool tensor); an int gives one row."""
+    def __getitem__(self, index: Index) -> Detections:
+        """Return the detections at `index`: an int (one row), a slice, or a tensor, array or list of ints or bools."""
         rows = rows_of(index, len(self))
         return replace(self, **{field: value[rows] for field, value in self._columns().items()})
 
