@@ -195,6 +195,13 @@ def test_a_data_set_of_nothing_but_background_is_examined(tmp_path: Path) -> Non
     assert report.clipping is None
 
 
+def test_a_split_in_which_every_entry_is_at_fault_has_no_picture_to_read(tmp_path: Path) -> None:
+    splits = clean()
+    splits["val"] = splits["val"] | {"images": splits["val"]["images"][:1], "annotations": []}
+    del splits["val"]["images"][0]["height"]
+    assert found(examine(write(tmp_path, splits), workers=2))["malformed"] == 1
+
+
 def test_open_data_sets_and_workers_give_the_same_report(tmp_path: Path) -> None:
     folder = flawed(tmp_path, "leak")
     Image.new("RGB", (WIDTH // 2, HEIGHT)).save(folder / "train0.png")
