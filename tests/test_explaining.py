@@ -136,6 +136,27 @@ def test_named_pictures_find_their_truth_in_the_data_set(model, tmp_path):
         explain(model, other, out=tmp_path / "p.html", data=data)
 
 
+def test_pictures_of_one_name_are_told_apart_by_their_folders(model, tmp_path):
+    data = own_data(tmp_path)
+    content = json.loads((data / "val.json").read_text())
+    images, boxes = [], []
+    for number, folder in enumerate(("one", "two"), start=1):
+        (data / "pictures" / folder).mkdir()
+        (data / "pictures" / folder / "7.png").write_bytes((data / "pictures" / "7.png").read_bytes())
+        images.append(content["images"][0] | {"id": number, "file_name": f"{folder}/7.png"})
+        boxes.append(content["annotations"][0] | {"id": number, "image_id": number, "bbox": [number, 10, 50, 40]})
+    (data / "val.json").write_text(json.dumps(content | {"images": images, "annotations": boxes}))
+    copy = tmp_path / "copies" / "two" / "7.png"
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes((data / "pictures" / "7.png").read_bytes())
+    page = tmp_path / "p.html"
+    for file, left in ((data / "pictures" / "one" / "7.png", 1), (data / "pictures" / "two" / "7.png", 2), (copy, 2)):
+        explain(model, file, out=page, data=data)
+        assert told(page)[0]["truth"]["boxes"][0][0] == left
+    with pytest.raises(UserError, match=r"7\.png: it may be any of 2 pictures of split val, as .*one/7\.png or"):
+        explain(model, data / "pictures" / "7.png", out=page, data=data)
+
+
 def test_nothing_to_look_at_is_said(model, tmp_path):
     with pytest.raises(UserError, match="nothing to look at"):
         explain(model, out=tmp_path / "p.html")
