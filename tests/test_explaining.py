@@ -110,6 +110,14 @@ def test_pictures_are_shown_without_truth_and_drawn_for_papers(model, tmp_path):
     assert {path.name for path in png.iterdir()} == {"a.png", "a-edges.png", "a-2.png", "a-2-edges.png"}
 
 
+def test_stills_of_a_long_name_are_written(model, tmp_path):
+    name = "n" * 240
+    Image.fromarray(Scenes(length=1, seed=1).picture(0)).save(tmp_path / f"{name}.png")
+    png = tmp_path / "png"
+    explain(model, tmp_path / f"{name}.png", out=tmp_path / "page.html", png=png, threshold=0, first_score=0)
+    assert {path.name for path in png.iterdir()} == {f"{name[:200]}{ending}.png" for ending in ("", "-edges")}
+
+
 def own_data(folder):
     """A data set of one picture whose class is a scene's."""
     from gfocal.data.scenes import CLASS_NAMES

@@ -21,6 +21,7 @@ from gfocal.draw.explain.page import write_page
 from gfocal.draw.explain.still import write_stills
 from gfocal.errors import UserError
 from gfocal.files import numbered
+from gfocal.frames import cut_stem
 from gfocal.heads import HeadOutputs, is_heads, open_annotations, open_heads, suppressed
 from gfocal.loading import load_inner
 from gfocal.model import Model
@@ -114,7 +115,7 @@ def _told(
     """Yield what is seen in each picture; on the way, write the stills and tell the progress."""
     taken: dict[str, int] = {}
     for done, explained in enumerate(map(see, views), start=1):
-        stem = numbered(Path(explained.name).stem or "picture", taken)
+        stem = numbered(cut_stem(Path(explained.name).stem) or "picture", taken)
         if png is not None:
             write_stills(png, stem, explained, score=score)
         yield explained
