@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gfocal.devices import _container_share, autocast, choose_device, choose_precision, described, settle
+from gfocal.devices import _container_share, autocast, choose_device, choose_precision, described, settle, threads_each
 from gfocal.errors import UserError
 
 CPU = torch.device("cpu")
@@ -110,3 +110,8 @@ def test_memory_that_is_freed_is_kept_for_the_next_feature_map() -> None:
     settle()
     page_faults_of_feature_maps()
     assert page_faults_of_feature_maps() < 1000
+
+
+def test_processes_share_the_threads_of_this_one_however_many_cores_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+    assert [threads_each(count) for count in (1, 2, 3, 9)] == [5, 2, 1, 1]

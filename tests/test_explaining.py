@@ -110,6 +110,14 @@ def test_pictures_are_shown_without_truth_and_drawn_for_papers(model, tmp_path):
     assert {path.name for path in png.iterdir()} == {"a.png", "a-edges.png", "a-2.png", "a-2-edges.png"}
 
 
+def test_stills_of_a_long_name_are_written(model, tmp_path):
+    name = "n" * 240
+    Image.fromarray(Scenes(length=1, seed=1).picture(0)).save(tmp_path / f"{name}.png")
+    png = tmp_path / "png"
+    explain(model, tmp_path / f"{name}.png", out=tmp_path / "page.html", png=png, threshold=0, first_score=0)
+    assert {path.name for path in png.iterdir()} == {f"{name[:200]}{ending}.png" for ending in ("", "-edges")}
+
+
 def own_data(folder):
     """A data set of one picture whose class is a scene's."""
     from gfocal.data.scenes import CLASS_NAMES
@@ -134,6 +142,27 @@ def test_named_pictures_find_their_truth_in_the_data_set(model, tmp_path):
     other.write_bytes((data / "pictures" / "7.png").read_bytes())
     with pytest.raises(UserError, match=r"8\.png: no picture of split val has this name"):
         explain(model, other, out=tmp_path / "p.html", data=data)
+
+
+def test_pictures_of_one_name_are_told_apart_by_their_folders(model, tmp_path):
+    data = own_data(tmp_path)
+    content = json.loads((data / "val.json").read_text())
+    images, boxes = [], []
+    for number, folder in enumerate(("one", "two"), start=1):
+        (data / "pictures" / folder).mkdir()
+        (data / "pictures" / folder / "7.png").write_bytes((data / "pictures" / "7.png").read_bytes())
+        images.append(content["images"][0] | {"id": number, "file_name": f"{folder}/7.png"})
+        boxes.append(content["annotations"][0] | {"id": number, "image_id": number, "bbox": [number, 10, 50, 40]})
+    (data / "val.json").write_text(json.dumps(content | {"images": images, "annotations": boxes}))
+    copy = tmp_path / "copies" / "two" / "7.png"
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes((data / "pictures" / "7.png").read_bytes())
+    page = tmp_path / "p.html"
+    for file, left in ((data / "pictures" / "one" / "7.png", 1), (data / "pictures" / "two" / "7.png", 2), (copy, 2)):
+        explain(model, file, out=page, data=data)
+        assert told(page)[0]["truth"]["boxes"][0][0] == left
+    with pytest.raises(UserError, match=r"7\.png: it may be any of 2 pictures of split val, as .*one/7\.png or"):
+        explain(model, data / "pictures" / "7.png", out=page, data=data)
 
 
 def test_nothing_to_look_at_is_said(model, tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,21 @@ def test_what_was_written_takes_the_name_and_nothing_else_stays(tmp_path: Path) 
         scratch.write_bytes(b"new")
     assert path.read_bytes() == b"new"
     assert names(path.parent) == ["file.bin"]
-    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_who_may_read_a_file_is_as_of_any_new_one(tmp_path: Path, mask: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: Path, mode: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refused)  # as on file systems without permissions
+    before = os.umask(mask)
+    try:
+        with whole_or_absent(tmp_path / "file.bin") as scratch:
+            scratch.write_bytes(b"new")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file.bin").stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 def test_an_old_file_is_replaced_only_at_the_end(tmp_path: Path) -> None:

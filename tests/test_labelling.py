@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gfocal.bands import Bands
 from gfocal.labelling import label_studio_config, to_fiftyone, to_label_studio, write_fiftyone, write_label_studio
 from gfocal.structures import Detections, EdgeDistributions
 
@@ -44,6 +46,19 @@ def test_a_task_holds_boxes_in_percent_and_their_doubts() -> None:
     assert first["meta"]["edge_std"] == [1.41] * 4
     assert len(second["meta"]["edge_interval"]) == 4
     assert first["id"] != second["id"]
+
+
+def test_bands_of_a_calibrated_model_are_told_too() -> None:
+    low = torch.tensor([0.0, 2, 20, 18]).expand(2, 4)[..., None]
+    plain = found()
+    calibrated = replace(plain, bands=Bands((0.9,), low, low + 4, outer=low, inner=low + 1))
+    meta = to_label_studio("a.png", SIZE, calibrated)["predictions"][0]["result"][0]["meta"]
+    assert meta["edge_band"] == [[0.0, 4.0], [2.0, 6.0], [20.0, 24.0], [18.0, 22.0]]
+    assert meta["outer_box"] == [0.0, 2.0, 20.0, 18.0]
+    assert meta["inner_box"] == [1.0, 3.0, 21.0, 19.0]
+    attributes = to_fiftyone(SIZE, calibrated)[0]["attributes"]
+    assert attributes == meta
+    assert "edge_band" not in to_fiftyone(SIZE, plain)[0]["attributes"]
 
 
 def test_a_picture_without_boxes_is_a_task_without_boxes() -> None:

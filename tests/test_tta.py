@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import gfocal
 from gfocal.builder import Parts
-from gfocal.config import Recipe
+from gfocal.config import BackboneConfig, PicturesConfig, Recipe
 from gfocal.errors import UserError
 from gfocal.model import Model
 from gfocal.structures import Truth
@@ -100,6 +100,17 @@ def test_a_scale_is_a_factor_on_the_size(model: Model) -> None:
     picture = noise()
     found = predict_augmented(model, picture, Augmentation((2.0,), flip=False), size=(HEIGHT, WIDTH))
     assert_same_detections(found, model.predict(picture, size=(2 * HEIGHT, 2 * WIDTH)))
+
+
+def test_a_scale_at_which_the_model_sees_nothing_is_refused(tiny_recipe: Recipe) -> None:
+    values = tiny_recipe.model_dump() | {"family": {"name": "ssd"}, "quality": {"name": "none"}}
+    values |= {"box": {"name": "dirac"}, "backbone": BackboneConfig(name="ssd_vgg16", weights="none", width=1 / 16)}
+    values["pictures"] = PicturesConfig(short=512, long=512, train_short=(512, 512), keep_aspect=False)
+    ssd = gfocal.build(Recipe.model_validate(values), device="cpu")
+    with pytest.raises(UserError, match=r"scale 0\.5 .* 'ssd' needs 512 pixels at least, got 256: .* from 1 on"):
+        predict_augmented(ssd, noise(), Augmentation((1.0, 0.5), flip=False))
+    with pytest.raises(UserError, match=r"from 0\.854 on"):
+        predict_augmented(ssd, noise(), Augmentation((0.85,), flip=False), size=(600, 600))
 
 
 @pytest.mark.parametrize("fuse", FUSES)

@@ -100,6 +100,11 @@ def keep_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, -1)
 
 
+def threads_each(num_processes: int) -> int:
+    """Return the share of this process's threads, which are no more than a container gives, of each of some others."""
+    return max(torch.get_num_threads() // num_processes, 1)
+
+
 def _c_library() -> ctypes.CDLL | None:
     try:
         return ctypes.CDLL(None)

@@ -40,6 +40,15 @@ def shortened(text: str, longest: int = 300) -> str:
     return text if len(text) <= longest else f"{text[:end]}…{text[-end:]}"
 
 
+def encodable(text: str) -> str:
+    r"""Return a text with what UTF-8 cannot hold written out: names of files and classes may be of any bytes.
+
+    >>> print(encodable("bad\udcff.jpg"))
+    bad\udcff.jpg
+    """
+    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
+
+
 def first_line(error: Exception) -> str:
     """Return the first line of what an error of another library says, or the name of its class where it says nothing.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from gfocal.data.collate import pad
-from gfocal.data.dataset import Dataset
-from gfocal.data.pictures import read_picture
+from gfocal.data.dataset import Dataset, place_of
+from gfocal.data.pictures import path_text, read_picture
 from gfocal.draw.explain.material import Explained
 from gfocal.draw.explain.page import write_page
 from gfocal.draw.explain.still import write_stills
 from gfocal.errors import UserError
 from gfocal.files import numbered
+from gfocal.frames import cut_stem
 from gfocal.heads import HeadOutputs, is_heads, open_annotations, open_heads, suppressed
 from gfocal.loading import load_inner
 from gfocal.model import Model
@@ -114,7 +115,7 @@ def _told(
     """Yield what is seen in each picture; on the way, write the stills and tell the progress."""
     taken: dict[str, int] = {}
     for done, explained in enumerate(map(see, views), start=1):
-        stem = numbered(Path(explained.name).stem or "picture", taken)
+        stem = numbered(cut_stem(Path(explained.name).stem) or "picture", taken)
         if png is not None:
             write_stills(png, stem, explained, score=score)
         yield explained
@@ -153,12 +154,33 @@ def _chosen(dataset: Dataset, paths: Sequence[Path], *, split: str, limit: int |
         every = ((index, dataset.truth(index)) for index in range(len(dataset)))
         yield from islice(every, FROM_DATA if limit is None else limit)
         return
-    truths = [dataset.truth(index) for index in range(len(dataset))]
-    places = {Path(truth.name).name: index for index, truth in enumerate(truths)}
+    places: dict[str, list[tuple[int, Path]]] = {}
+    for index in range(len(dataset)):
+        place = place_of(dataset, index)
+        places.setdefault(place.name, []).append((index, place))
     for file in picture_files(paths)[:limit]:
-        if file.name not in places:
-            raise UserError(f"{file}: no picture of split {split} has this name: leave it or data out")
-        yield places[file.name], truths[places[file.name]]
+        index = _meant(file, places.get(file.name, ()), split=split)
+        yield index, dataset.truth(index)
+
+
+def _meant(file: Path, places: Sequence[tuple[int, Path]], *, split: str) -> int:
+    """Return which picture of a data set a file is: of those of its name, the one whose path ends most like its own."""
+    if not places:
+        raise UserError(f"{path_text(file)}: no picture of split {split} has this name: leave it or data out")
+    alike = [_common_end(file, place) for _, place in places]
+    best = [place for place, length in zip(places, alike, strict=True) if length == max(alike)]
+    if len(best) > 1:
+        raise UserError(
+            f"{path_text(file)}: it may be any of {len(best)} pictures of split {split}, as {path_text(best[0][1])} or "
+            f"{path_text(best[1][1])}: name the file that the data set holds"
+        )
+    return best[0][0]
+
+
+def _common_end(one: Path, other: Path) -> int:
+    """Return how many parts at their ends two paths have in common."""
+    pairs = zip(reversed(one.absolute().parts), reversed(other.absolute().parts), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _of_model(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,18 +20,16 @@ def whole_or_absent(path: Path) -> Generator[Path]:
     The scratch path ends as `path` does, for writers that choose a format by it. UserError where the folder cannot be
     written to.
     """
+    scratch = path.parent / f"{_scratch_of(path)}{secrets.token_urlsafe(6)}{path.suffix}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_scratch_of(path), suffix=path.suffix)
+        scratch.open("xb").close()  # by its own hand, so that the permissions are those of any new file
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
-    scratch = Path(name)
     try:
-        os.close(handle)
         yield scratch
         with scratch.open("rb+") as written:
             os.fsync(written.fileno())
-        scratch.chmod(0o644)
         scratch.replace(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error

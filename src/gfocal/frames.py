@@ -80,9 +80,11 @@ class Source:
     def stem(self) -> str:
         """A name for the files that are written of it, short enough for what is added to it."""
         if "://" not in self.place:
-            return _cut(self.place.replace(":", "-") if self.is_camera else Path(self.place).stem)
+            return cut_stem(self.place.replace(":", "-") if self.is_camera else Path(self.place).stem)
         parts = urlsplit(self.place)
-        return _cut(re.sub(r"[^\w.-]+", "-", PurePosixPath(unquote(parts.path)).stem or parts.hostname or self.kind))
+        return cut_stem(
+            re.sub(r"[^\w.-]+", "-", PurePosixPath(unquote(parts.path)).stem or parts.hostname or self.kind)
+        )
 
     @property
     def live(self) -> bool:
@@ -136,7 +138,7 @@ class Source:
         return -(-frames // every) if frames > 0 else None
 
 
-def _cut(stem: str) -> str:
+def cut_stem(stem: str) -> str:
     """Return a stem without what is beyond the bytes that a name may have."""
     name = os.fsencode(stem)
     return stem if len(name) <= LONGEST_STEM else name[:LONGEST_STEM].decode(errors="ignore")

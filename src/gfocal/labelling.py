@@ -13,6 +13,8 @@ from gfocal.structures import Detections
 
 Size = tuple[int, int]
 
+_DOUBTS = ("quality", "edge_std", "edge_interval", "edge_band", "outer_box", "inner_box")
+
 
 def label_studio_config(class_names: Sequence[str]) -> str:
     """Return the labelling configuration of a Label Studio project that takes what `to_label_studio` returns.
@@ -124,7 +126,7 @@ def _shares(box: Sequence[float], size: Size) -> tuple[float, float, float, floa
 
 
 def _doubts(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in ("quality", "edge_std", "edge_interval") if name in row}
+    return {name: row[name] for name in _DOUBTS if name in row}
 
 
 def _write(path: Path, values: object) -> None:

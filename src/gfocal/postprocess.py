@@ -44,12 +44,15 @@ class PostProcess:
     vote_sigma: float | None = None
 
     def __post_init__(self) -> None:
-        if self.vote_sigma is None:
-            return
-        if not self.coding.spreads or self.box.distribution(torch.zeros(1, 4, self.box.width)) is None:
+        if self.vote_sigma is not None and not self.tells_spread:
             raise UserError(
                 "vote_sigma is set, but boxes without edge distributions have no vote: choose another representation"
             )
+
+    @property
+    def tells_spread(self) -> bool:
+        """Whether detections have edge distributions."""
+        return self.coding.spreads and self.box.distribution(torch.zeros(1, 4, self.box.width)) is not None
 
     def __call__(
         self,

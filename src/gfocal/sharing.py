@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from gfocal.devices import choose_device, keep_memory
+from gfocal.devices import choose_device, keep_memory, threads_each
 from gfocal.errors import UserError, unknown
 from gfocal.finding import Result, Search, Task, find_all, load_for_search
 
@@ -114,10 +114,8 @@ def _started(
 ) -> _Worker:
     asking, asking_there = context.Pipe()
     telling, telling_there = context.Pipe(duplex=False)
-    # those of this process, which are no more than a container gives
-    threads = max(torch.get_num_threads() // num_workers, 1)
     ends = {"asking": asking_there, "telling": telling_there}
-    arguments = {"search": search, "threads": threads, "pictures": pictures, **ends}
+    arguments = {"search": search, "threads": threads_each(num_workers), "pictures": pictures, **ends}
     process = context.Process(target=work, args=(model, device), kwargs=arguments, daemon=True)
     process.start()
     # so that this end sees it when the process is gone

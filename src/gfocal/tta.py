@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gfocal.data.collate import Prepared, pad
+from gfocal.data.preparing import Prepare
 from gfocal.errors import UserError
 from gfocal.model import Model
 from gfocal.ops.voting import mixtures
@@ -55,10 +57,12 @@ def predict_augmented(
     """Return what is in a uint8 RGB picture (h, w, 3), in its own pixels, seen in all views of an augmentation.
 
     size: (short, long), None for the recipe's, which the scales are factors on. UserError where distributions are to
-    be fused and the model has none.
+    be fused and the model has none, and for a scale at which a picture is too small for the model.
     """
+    prepare = model.prepare(size)
+    _refuse_small(model, augmentation.scales, short=prepare.short)
     views = [
-        _view(model, picture, scale, mirrored=mirrored, size=size, precision=precision, threshold=threshold)
+        _view(model, picture, replace(prepare, zoom=scale), mirrored=mirrored, precision=precision, threshold=threshold)
         for scale in augmentation.scales
         for mirrored in ((False, True) if augmentation.flip else (False,))
     ]
@@ -68,18 +72,29 @@ def predict_augmented(
     return model.calibrated(survivors.cpu())
 
 
+def _refuse_small(model: Model, scales: Sequence[float], *, short: int) -> None:
+    """Raise UserError for a scale at which the short side is less than the model takes."""
+    least = model.least_side
+    for scale in scales:
+        side = max(int(short * scale + 0.5), 1)
+        if side < least:
+            raise UserError(
+                f"scale {scale:g} of test-time augmentation: family {model.recipe.family['name']!r} needs {least} "
+                f"pixels at least, got {side}: take scales from {math.ceil(1000 * least / short) / 1000:g} on"
+            )
+
+
 def _view(
     model: Model,
     picture: NDArray[np.uint8],
-    scale: float,
+    prepare: Prepare,
     *,
     mirrored: bool,
-    size: tuple[int, int] | None,
     precision: str | None,
     threshold: float | None,
 ) -> Detections:
     """Return the candidates of one view in pixels of the picture."""
-    prepared = replace(model.prepare(size), zoom=scale)(picture)
+    prepared = prepare(picture)
     if not mirrored:
         return candidates(model, prepared, precision=precision, threshold=threshold)
     prepared = replace(prepared, image=prepared.image.flip(-1))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import re
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import final
 
@@ -16,6 +18,7 @@ from PIL import Image
 
 from flawed_data import HEIGHT, WIDTH, add, clean, flawed, found, write
 from gfocal.analysis.doctor import examine, open_splits
+from gfocal.analysis.doctor.classes import class_flaws
 from gfocal.analysis.doctor.columns import columns_of
 from gfocal.analysis.doctor.findings import KINDS
 from gfocal.analysis.doctor.page import AREA_LABELS, ASPECT_LABELS, COUNT_LABELS
@@ -193,6 +196,24 @@ def test_a_data_set_of_nothing_but_background_is_examined(tmp_path: Path) -> Non
     report = examine(write(tmp_path, splits), workers=0)
     assert found(report) == {"no-boxes": 6}
     assert report.clipping is None
+
+
+def test_a_split_in_which_every_entry_is_at_fault_has_no_picture_to_read(tmp_path: Path) -> None:
+    splits = clean()
+    splits["val"] = splits["val"] | {"images": splits["val"]["images"][:1], "annotations": []}
+    del splits["val"]["images"][0]["height"]
+    assert found(examine(write(tmp_path, splits), workers=2))["malformed"] == 1
+
+
+def test_time_does_not_explode_with_classes_that_nobody_uses(tmp_path: Path) -> None:
+    dataset = open_dataset(write(tmp_path, clean()), "train")
+    columns = columns_of("train", dataset)
+    names = (*columns.class_names, *(f"class {number}" for number in range(30_000)))
+    start = time.process_time()
+    *_, unused = class_flaws([replace(columns, class_names=names, category_ids=tuple(range(len(names))))])
+    assert time.process_time() - start < 4  # a tenth of a second or so; quadratic code takes more than ten
+    assert unused.count == 30_000
+    assert {example.split for example in unused.examples} == {"train"}
 
 
 def test_open_data_sets_and_workers_give_the_same_report(tmp_path: Path) -> None:

@@ -109,6 +109,16 @@ def test_names_that_are_no_utf8_can_be_written(tmp_path: Path) -> None:
         write_page(tmp_path / "data.yaml" / "page.html", report, {})
 
 
+def test_names_that_are_no_utf8_can_be_printed(tmp_path: Path) -> None:
+    report = examine(flawed(tmp_path, "picture"))
+    (finding,) = report.findings
+    example = replace(finding.examples[0], file="bad\udcff.png")
+    told = replace(report, data="data\udcff", findings=(replace(finding, examples=(example,)),)).text()
+    assert "data\\udcff" in told
+    assert "bad\\udcff.png" in told
+    told.encode()
+
+
 def ran(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     """Return exit code, standard output and standard error of `gfocal doctor`."""
     code = 0

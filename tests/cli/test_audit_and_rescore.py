@@ -55,6 +55,15 @@ def test_audit_prints_the_worst_and_writes_every_form(
     assert json.loads(capsys.readouterr().out) == json.loads(files[2].read_text(encoding="utf-8"))
 
 
+def test_audit_prints_names_that_are_no_utf8(
+    head: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = (tmp_path / "val.json").read_text().replace('"11.jpg"', '"11\\udcff.jpg"')
+    (tmp_path / "val.json").write_text(content)
+    main(["audit", head[0], "--data", head[1]])
+    assert "11\\udcff.jpg: thing found" in capsys.readouterr().out
+
+
 def test_audit_refuses_a_name_that_does_not_say_what_to_write(
     head: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

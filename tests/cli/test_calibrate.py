@@ -4,13 +4,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 import gfocal
 from commands import ran
 from gfocal.config import BackboneConfig, HeadConfig
 from gfocal.data.scenes import CLASS_NAMES, Scenes
 from gfocal.testing import detect
-from helpers import save_eager_model
+from helpers import loud, save_eager_model
 
 
 @pytest.fixture(scope="module")
@@ -140,16 +141,27 @@ def test_another_split_may_be_fitted_on(capsys, heads, tmp_path):
     assert "reported on  12 pictures with 72 matched boxes" in out
 
 
-def test_a_spread_is_not_predicted_without_distributions():
+def model_with_boxes(name):
     recipe = gfocal.get_recipe("gflv2_r18_mini").model_copy(
         update={
             "quality": {"name": "joint"},
-            "box": {"name": "dirac"},
+            "box": {"name": name},
             "class_names": CLASS_NAMES,
             "backbone": BackboneConfig(name="resnet10t", weights="none", width=0.25),
             "head": HeadConfig(channels=64, depth=1),
         }
     )
-    model = gfocal.build(recipe, device="cpu")
+    return gfocal.build(recipe, device="cpu")
+
+
+def test_a_spread_is_not_predicted_without_distributions():
     with pytest.raises(gfocal.UserError, match=r"'dirac', which predict no spread: take spread 'side'"):
-        gfocal.calibrate(model, Scenes(length=4, seed=3), spread="predicted")
+        gfocal.calibrate(model_with_boxes("dirac"), Scenes(length=4, seed=3), spread="predicted")
+
+
+def test_gaussian_boxes_predict_a_spread():
+    torch.manual_seed(0)
+    loose = {"iou": 0.01, "same_class": False}
+    model = loud(model_with_boxes("gaussian"))
+    report, _ = gfocal.calibrate(model, Scenes(length=6, seed=3), spread="predicted", **loose)
+    assert report.calibration.spread == "predicted"

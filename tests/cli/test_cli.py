@@ -14,6 +14,7 @@ from PIL import Image
 import gfocal
 from commands import ran
 from gfocal.data.scenes import CLASS_NAMES
+from gfocal.demo import _MARKED, MARKER
 from helpers import official_name, save_eager_model
 
 
@@ -64,15 +65,17 @@ def test_sigterm_ends_a_command_as_an_interrupt_does(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (143, "tidied\n", "")
 
 
-def test_a_demo_does_not_replace_another_run(capsys, run_folder):
-    before = sorted(path.name for path in run_folder.iterdir())
-    assert "holds something of yours" in refused(capsys, "demo", "--steps", 1, "--out", run_folder)
-    (run_folder / "recipe.yaml").write_text(gfocal.get_recipe("gflv2_r18_mini").to_yaml())
-    (run_folder / "run.json").write_text(json.dumps({"data": "mine", "loggers": []}))
-    assert "holds something of yours" in refused(capsys, "demo", "--steps", 1, "--out", run_folder)
-    for name in ("recipe.yaml", "run.json"):
-        (run_folder / name).unlink()
-    assert sorted(path.name for path in run_folder.iterdir()) == before
+def test_a_demo_replaces_no_run_that_is_not_a_demos(capsys, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(gfocal.get_recipe("gflv2_r18_mini").to_yaml())
+    (tmp_path / "run.json").write_text(json.dumps({"data": "scenes", "loggers": []}))
+    (tmp_path / "demo.txt").write_text("notes")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert "holds something that no demo made" in refused(capsys, "demo", "--steps", 1, "--out", tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_demo_needs_a_folder(capsys, picture):
+    assert "not a folder" in refused(capsys, "demo", "--steps", 1, "--out", picture)
 
 
 def test_what_goes_alone_is_not_given_more(capsys, tmp_path):
@@ -400,10 +403,11 @@ def test_a_split_without_annotations_gives_the_file_for_the_server(capsys, run_f
 
 def test_demo_replaces_a_former_run_scores_and_writes_one_page(capsys, tmp_path):
     out = tmp_path / "demo"
-    out.mkdir()
-    (out / "recipe.yaml").write_text(gfocal.get_recipe("gflv2_r18_mini").to_yaml())
-    (out / "run.json").write_text(json.dumps({"data": "scenes", "loggers": []}))
-    (out / "of_a_former_run.txt").write_text("old")
+    (out / "tensorboard").mkdir(parents=True)
+    (out / MARKER).write_text(_MARKED)
+    for name in ("recipe.yaml", "best.safetensors", "mine.txt"):
+        (out / name).write_text("old")
+    (out / "tensorboard" / "events").write_text("old")
     code, text, _ = ran(capsys, "demo", "--out", out, "--steps", "2")
     assert code == 0
     assert "on 200 held-out scenes" in text
@@ -411,4 +415,7 @@ def test_demo_replaces_a_former_run_scores_and_writes_one_page(capsys, tmp_path)
     assert page.count("<svg") >= 12
     assert "scene-2-000011" in page
     assert "steps: 2" in (out / "recipe.yaml").read_text()
-    assert not (out / "of_a_former_run.txt").exists()
+    assert (out / MARKER).read_text() == _MARKED
+    assert not (out / "best.safetensors").exists()
+    assert not (out / "tensorboard" / "events").exists()
+    assert (out / "mine.txt").read_text() == "old"

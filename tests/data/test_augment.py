@@ -276,11 +276,11 @@ def test_large_scale_jitter_of_one_fills_its_size() -> None:
 @pytest.mark.parametrize(
     ("make", "wanted"),
     [
-        (lambda: Expand(1.5), r"expand is 1\.5: must lie in 0\.\.1"),
+        (lambda: Expand(1.5), r"expand must be between 0 and 1, got 1\.5"),
         (lambda: Expand(0.5, largest=0.5), r"expand_max is 0\.5: must lie in 1\.\.4"),
         (lambda: Expand(0.5, largest=float("nan")), "expand_max is nan"),
-        (lambda: IoUCrop(-1.0), r"iou_crop is -1\.0: must lie in 0\.\.1"),
-        (lambda: Distort(float("nan")), r"distort is nan: must lie in 0\.\.1"),
+        (lambda: IoUCrop(-1.0), r"iou_crop must be between 0 and 1, got -1\.0"),
+        (lambda: Distort(float("nan")), r"distort must be between 0 and 1, got nan"),
     ],
 )
 def test_what_cannot_be_is_refused(make: Callable[[], object], wanted: str) -> None:

@@ -362,6 +362,14 @@ def test_any_change_gives_a_user_error_or_a_sound_data_set(
         check_sound(dataset)
 
 
+def test_time_does_not_explode_with_categories(tmp_path: Path) -> None:
+    categories = [{"id": number, "name": f"class {number}"} for number in range(1, 30_001)]
+    (tmp_path / "labels.json").write_text(json.dumps(document() | {"categories": categories, "annotations": []}))
+    start = time.process_time()
+    assert len(read_coco(tmp_path / "labels.json", tmp_path).class_names) == len(categories)
+    assert time.process_time() - start < 4  # a tenth of a second or so; quadratic code takes more than ten
+
+
 @pytest.mark.parametrize("pictures", [100, 2000])
 def test_time_does_not_explode(tmp_path: Path, pictures: int) -> None:
     boxes = np.random.default_rng(0).uniform(0, 300, (10_000, 4)).round(2).tolist()

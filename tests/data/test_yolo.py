@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -215,6 +217,19 @@ def test_links_that_lead_back_end_the_search(tmp_path: Path) -> None:
     draw(tmp_path / "far" / "z.jpg")
     (tmp_path / "images" / "z").symlink_to(tmp_path / "far", target_is_directory=True)
     assert names(read_yolo(file, "train")) == ["a.jpg", "z/z.jpg"]
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path, {"a": "0 0.5 0.5 1 1", "in/b": "0 0.5 0.5 1 1"})
+    listed = os.scandir
+
+    def scandir(folder: str) -> object:
+        if Path(folder).name == "in":
+            raise PermissionError(13, "Permission denied", folder)
+        return listed(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert re.search(r"images/in: the folder cannot be read \(Permission denied\)", message(file))
 
 
 def test_path_is_sought_beside_the_file_then_where_the_command_runs(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
-import os
 import shutil
 import time
 import traceback
@@ -24,6 +23,7 @@ from gfocal.analysis.positives import pearson, positives
 from gfocal.analysis.scales import get_scale
 from gfocal.config import Recipe, read_recipe
 from gfocal.data.dataset import Dataset
+from gfocal.devices import threads_each
 from gfocal.errors import UserError
 from gfocal.evaluation import CocoEvaluator
 from gfocal.files import whole_or_absent
@@ -133,7 +133,7 @@ def matches_of(run: Run, plan: Plan) -> Matches:
 def perform(runs: Sequence[Run], plan: Plan, *, jobs: int = 1) -> list[str]:
     """Train and score the runs that are not done, `jobs` of them at a time, and return what went wrong with which.
 
-    Each has its share of the cores. One that was interrupted goes on where its state was last saved. UserError where
+    Each has its share of the threads. One that was interrupted goes on where its state was last saved. UserError where
     the plan's folder holds runs on other data, or the work was asked to stop.
     """
     _refuse_other_data(plan)
@@ -190,8 +190,8 @@ def _messages(todo: Sequence[Run], plan: Plan, *, jobs: int) -> Iterator[Message
     queue, ended = context.Queue(), context.Queue()
     for run in [*todo, *[None] * jobs]:
         queue.put(run)
-    threads = max((os.cpu_count() or 1) // jobs, 1)
-    workers = [context.Process(target=_worker, args=(queue, ended, plan, threads), daemon=True) for _ in range(jobs)]
+    arguments = (queue, ended, plan, threads_each(jobs))
+    workers = [context.Process(target=_worker, args=arguments, daemon=True) for _ in range(jobs)]
     for worker in workers:
         worker.start()
     try:

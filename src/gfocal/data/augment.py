@@ -18,8 +18,7 @@ from torchvision import tv_tensors  # pyright: ignore[reportMissingTypeStubs]
 from torchvision.transforms import v2  # pyright: ignore[reportMissingTypeStubs]
 
 from gfocal.data.placing import Placing, size_of, to_image, to_pixels
-from gfocal.data.resizing import check_share
-from gfocal.errors import UserError
+from gfocal.errors import UserError, within_one
 
 LARGEST_CANVAS = 4096
 """Pixels that no side of an expanded picture passes: a photograph of 12 megapixels on 16 times its area is 0.6 GB."""
@@ -35,7 +34,7 @@ class Expand(Placing):
 
     def __init__(self, chance: float, *, largest: float = 4.0, fill: tuple[int, int, int] = (0, 0, 0)) -> None:
         super().__init__(fill=fill)
-        check_share("expand", chance)
+        within_one("expand", chance)
         if not 1 <= largest <= 4:
             raise UserError(f"expand_max is {largest}: must lie in 1..4")
         self.chance = chance
@@ -66,7 +65,7 @@ class IoUCrop(Placing):
 
     def __init__(self, chance: float) -> None:
         super().__init__()
-        check_share("iou_crop", chance)
+        within_one("iou_crop", chance)
         self.chance = chance
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
@@ -99,7 +98,7 @@ class Distort(v2.Transform):
 
     def __init__(self, chance: float) -> None:
         super().__init__()
-        check_share("distort", chance)
+        within_one("distort", chance)
         self.draws = v2.RandomPhotometricDistort(p=chance)
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:

@@ -82,17 +82,19 @@ def _read_json(path: Path) -> Any:
 def _read_categories(entries: list[Any], note: Note) -> tuple[tuple[str, ...], dict[int, int]]:
     """Return the class names and the label of each category id, both in the order of the ids."""
     names: dict[int, str] = {}
+    taken: set[str] = set()
     for index, entry in enumerate(entries):
         where = f"categories[{index}]"
         try:
             category = _mapping(entry, where)
             number, name = _whole(category, "id", where), _string(category, "name", where)
             _check_new(number, names, f"{where}.id", "category")
-            _check_new(name, names.values(), f"{where}.name", "category")
+            _check_new(name, taken, f"{where}.name", "category")
         except UserError as error:
             note("malformed", str(error))
         else:
             names[number] = name
+            taken.add(name)
     order = sorted(names)
     return tuple(names[number] for number in order), {number: label for label, number in enumerate(order)}
 

@@ -99,6 +99,11 @@ def orientations(dataset: Dataset) -> NDArray[np.int64] | None:
     return None if len(np.unique(wide)) < 2 else wide
 
 
+def place_of(dataset: Dataset, index: int) -> Path:
+    """Return the file of a picture, or where pictures are no files the name of its annotation."""
+    return dataset.records[index].path if isinstance(dataset, FolderDataset) else Path(dataset.truth(index).name)
+
+
 def split_rows(column: Tensor, counts: list[int]) -> list[Tensor]:
     """Return the rows (n, ...) of `column` in pieces of `counts` rows, each a copy.
 

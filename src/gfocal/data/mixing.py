@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gfocal.data.resizing import blank, check_share, fitted_size, move_boxes, paste, resize
-from gfocal.errors import UserError
+from gfocal.data.resizing import blank, fitted_size, move_boxes, paste, resize
+from gfocal.errors import UserError, within_one
 
 Sample: TypeAlias = tuple[NDArray[np.uint8], Tensor, Tensor]
 """A uint8 RGB picture (h, w, 3), its boxes (g, 4) xyxy in pixels, float32, and their labels (g,)."""
@@ -42,7 +42,7 @@ class Mosaic:
     fill: tuple[int, int, int] = (0, 0, 0)
 
     def __post_init__(self) -> None:
-        check_share("mosaic", self.chance)
+        within_one("mosaic", self.chance)
         if not 1 <= self.canvas <= 2:
             raise UserError(f"mosaic_canvas is {self.canvas}: must lie in 1..2")
 
@@ -84,7 +84,7 @@ class MixUp:
     chance: float
 
     def __post_init__(self) -> None:
-        check_share("mixup", self.chance)
+        within_one("mixup", self.chance)
 
     def __call__(self, sample: Sample, draw_other: Callable[[], Sample]) -> Sample:
         """Return a blend of `sample` and another, or `sample` itself."""

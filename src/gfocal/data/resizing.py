@@ -90,9 +90,3 @@ def check_factors(factors: tuple[float, float]) -> None:
     """Raise UserError where no factor can be drawn from `factors` = (low, high)."""
     if not 0 < factors[0] <= factors[1]:
         raise UserError(f"jitter is {factors}: must be (low, high) with 0 < low <= high")
-
-
-def check_share(name: str, share: float) -> None:
-    """Raise UserError, naming the field, where a share does not lie in 0..1."""
-    if not 0 <= share <= 1:
-        raise UserError(f"{name} is {share}: must lie in 0..1")

@@ -16,8 +16,8 @@ from gfocal.data.augment import Distort, Expand, IoUCrop
 from gfocal.data.collate import SMALLEST_SIDE, Example
 from gfocal.data.placing import ResizeShortLong, ScaleJitter, to_boxes, to_image, to_pixels
 from gfocal.data.preparing import normalize
-from gfocal.data.resizing import check_factors, check_share, check_sides
-from gfocal.errors import UserError
+from gfocal.data.resizing import check_factors, check_sides
+from gfocal.errors import UserError, within_one
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class TrainTransform:
         if self.jitter_size is not None and (self.jitter is None or min(self.jitter_size) < 1):
             raise UserError(f"jitter_size is {self.jitter_size}: must be two sides of at least 1, beside a jitter")
         for name in ("flip", "vertical_flip", "color"):
-            check_share(name, getattr(self, name))
+            within_one(name, getattr(self, name))
         _ = self._steps  # they refuse what else is out of range, here rather than at the first picture
 
     def __call__(self, picture: NDArray[np.uint8], boxes: Float[Tensor, "g 4"], labels: Int[Tensor, " g"]) -> Example:

@@ -181,7 +181,7 @@ def _pictures(root: Path, split: str, node: yaml.Node) -> list[tuple[Path, str]]
 def _pictures_below(top: Path) -> list[tuple[Path, str]]:
     names: list[str] = []
     seen: set[str] = set()
-    for folder, inner, files in os.walk(top, followlinks=True):
+    for folder, inner, files in os.walk(top, onerror=_refuse_closed, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             inner.clear()  # a link that leads back
@@ -190,6 +190,12 @@ def _pictures_below(top: Path) -> list[tuple[Path, str]]:
         kept = [f for f in files if os.path.splitext(f)[1].lower() in PICTURE_SUFFIXES and not f.startswith(".")]
         names += [os.path.relpath(os.path.join(folder, name), top) for name in kept]
     return [(top / name, Path(name).as_posix()) for name in sorted(names)]
+
+
+def _refuse_closed(error: OSError) -> None:
+    """Raise UserError for a folder that cannot be read."""
+    where = place_text(Path(error.filename))
+    raise UserError(f"{where}: the folder cannot be read ({error.strerror}): see whose it is, or leave it out")
 
 
 def _listed_pictures(file: Path, root: Path) -> list[tuple[Path, str]]:

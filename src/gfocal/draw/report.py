@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -20,7 +18,7 @@ from torch import Tensor
 
 from gfocal.draw.embedding import jpeg_uri
 from gfocal.draw.pictures import Points, class_colour, edge_profiles, rows, text_colour
-from gfocal.errors import UserError
+from gfocal.files import whole_or_absent
 from gfocal.structures import Detections, EdgeDistributions, Truth
 
 _LOWEST_SCORE = 0.05
@@ -54,7 +52,7 @@ def write_report(
 
     summary: figures by name, in the order to show. class_rows: (class, AP in 0..1 or NaN where it has no boxes,
     number of boxes). Of each picture the 50 best detections above score 0.05 are kept. The file appears complete
-    or not at all. Raises UserError where it cannot be written.
+    or not at all, its folder made. Raises UserError where it cannot be written.
     """
     shown = [_best(picture.detections) for picture in pictures]
     cards = [_card(index, picture, shown[index]) for index, picture in enumerate(pictures)]
@@ -72,25 +70,12 @@ def write_report(
         cards="\n".join(cards) or '<p class="empty">There are no pictures in this report.</p>',
         data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
     )
-    _write_whole(path, page.encode("utf-8", errors="replace"))  # names of files may hold what UTF-8 cannot
+    with whole_or_absent(path) as scratch:
+        scratch.write_bytes(page.encode("utf-8", errors="replace"))  # names of files may hold what UTF-8 cannot
 
 
 def _part(name: str) -> str:
     return resources.files("gfocal.draw").joinpath(name).read_text(encoding="utf-8")
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file such that a reader sees the old one or the new one, never a part."""
-    temporary = path.parent / f".report-{secrets.token_hex(8)}.tmp"
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write the report {path}: {error.strerror}; choose another file or folder") from error
 
 
 def _best(detections: Detections) -> Detections:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final
 
+from gfocal.errors import encodable
 from gfocal.files import whole_or_absent
 
 Kind = Literal["edge", "missed", "spurious", "duplicate", "class"]
@@ -129,7 +130,7 @@ class Audit:
             lines.append(f"  {suspicion.score:.2f}  {suspicion.kind:<9}  {suspicion.place}: {suspicion.why}")
         if len(self.suspicions) > SHOWN:
             lines.append(f"  and {len(self.suspicions) - SHOWN:,} more")
-        return "\n".join(lines)
+        return encodable("\n".join(lines))
 
     def write_json(self, path: str | Path) -> None:
         """Write the audit as JSON, whole or not at all; UserError where that cannot be done.

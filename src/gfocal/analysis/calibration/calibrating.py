@@ -118,7 +118,7 @@ def _refuse_options(*, spread: str | None, fit_share: float, splits: int, fit_sp
 
 def _refuse_no_spread(model: Model | None, spread: Spread | None) -> None:
     """Raise UserError where errors are to be measured by a spread that the model does not predict."""
-    if spread == "predicted" and model is not None and model.criterion.box.bins is None:
+    if spread == "predicted" and model is not None and not model.postprocess.tells_spread:
         raise UserError(
             f"the model's boxes are {model.recipe.box['name']!r}, which predict no spread: "
             "take spread 'side' or 'constant'"

@@ -23,13 +23,14 @@ def class_flaws(splits: Sequence[Columns]) -> Iterator[Flaws]:
     numbers = {
         name: number for c in reversed(splits) for name, number in zip(c.class_names, c.category_ids, strict=True)
     }
+    firsts = {name: columns.split for columns in reversed(splits) for name in columns.class_names}
     missing: list[Example] = []
     unused: list[Example] = []
     for name, number in numbers.items():
         used = {split: count[name] for split, count in counts.items() if count.get(name)}
         title = f"{name} (id {number})"
         if not used:
-            unused.append(Example(_first_with(name, splits).split, detail=title))
+            unused.append(Example(firsts[name], detail=title))
             continue
         seen = ", ".join(f"{count:,} in {split}" for split, count in used.items())
         lacking = [split for split, count in counts.items() if name in count and split not in used]
@@ -57,7 +58,3 @@ def _difference(first: Columns, other: Columns) -> Iterator[Example]:
     ]
     if parts:
         yield Example(other.split, detail="; ".join(parts[:5]) + (f"; and {len(parts) - 5} more" * (len(parts) > 5)))
-
-
-def _first_with(name: str, splits: Sequence[Columns]) -> Columns:
-    return next(columns for columns in splits if name in columns.class_names)

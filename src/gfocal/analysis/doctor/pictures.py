@@ -81,10 +81,12 @@ def picture_flaws(
 
 def _looks(dataset: Dataset, workers: int) -> Iterator[Look]:
     batches = -(-len(dataset) // AT_ONCE)
+    if not batches:  # every entry of the split is at fault
+        return
     loader = data.DataLoader(
         Looks(dataset), batch_size=AT_ONCE, num_workers=min(workers, batches - 1), collate_fn=list[Look]
     )
-    for batch in loader if len(dataset) else ():
+    for batch in loader:
         yield from batch
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from gfocal.analysis.doctor.clipping import LITTLE, Clipping
 from gfocal.analysis.doctor.findings import Finding
 from gfocal.analysis.doctor.statistics import SplitStatistics
+from gfocal.errors import encodable
 
 SHOWN = 3
 """Examples of a finding in the text."""
@@ -56,7 +57,7 @@ class Report:
             lines += ["", *_finding_lines(finding)]
         if self.clipping is not None:
             lines += ["", *bins_lines(self.clipping)]
-        return "\n".join([*lines, "", self.verdict()])
+        return encodable("\n".join([*lines, "", self.verdict()]))
 
     def verdict(self) -> str:
         """Return in one line whether anything is wrong."""
