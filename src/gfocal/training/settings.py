@@ -105,7 +105,9 @@ def resolve(
     """
     schedule = recipe.schedule
     pictures_a_step = settings.pictures_a_step
-    lr = schedule.lr * pictures_a_step / schedule.batch
+    lr = schedule.lr
+    if pictures_a_step != schedule.batch:  # lr * n / n may round, and a run would not be resumed with another rate
+        lr = schedule.lr * pictures_a_step / schedule.batch
     logger.info(
         "learning rate %.4g: %d pictures a step (%d %s × %d × %d accumulated), %.4g for %d in the recipe",
         lr,
