@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from gfocal.files import forget_scratch, whole_or_absent
 from gfocal.model import Model, build
 from gfocal.quality import Quality
 from gfocal.recipes import get_recipe
+from gfocal.results import alone_in
 from gfocal.training.course import Course, make_course
 from gfocal.training.loaders import one_opencv_thread
 from gfocal.training.logs import check_loggers
@@ -85,7 +86,8 @@ def train(
     save_every: steps between saved states. compile: have PyTorch compile the detector, minutes before the first step
     that pay in long runs; where it cannot, the run does without. loggers: "wandb", "mlflow". resume: go on with the
     run that `out` holds, to the same weights as if it had never stopped. precision, device: None chooses. devices,
-    nodes: processes on each machine, machines. UserError for anything that does not fit, before the folder is made.
+    nodes: processes on each machine, machines. UserError for anything that does not fit, before anything is written,
+    and where another run is at work in the folder.
     """
     out = Path(out)
     original = get_recipe(recipe)
@@ -123,16 +125,18 @@ def train(
     start = None if resume or weights in (None, *STARTS) else open_weights(weights)
     with _quiet(), one_opencv_thread():
         fabric = _fabric(where, settings)
-        state = _former_state(out, resume=resume, writes=fabric.is_global_zero)
-        torch.manual_seed(seed)
-        model = build(resolved, quality=quality, box=box, device="cpu", fetch_weights=start is None and state is None)
-        _refuse_other_recipe(model.recipe, state, out)
-        _go_on_from(start, model)
-        fabric.launch()
-        course = _begin(fabric, model, settings, splits, out=out, where=where, dtype=dtype, state=state)
-        finished = follow(course)
-        fabric.barrier()
-    _end(course, finished=finished)
+        with alone_in(out) if fabric.is_global_zero else nullcontext():
+            state = _former_state(out, resume=resume, writes=fabric.is_global_zero)
+            torch.manual_seed(seed)
+            fetch = start is None and state is None
+            model = build(resolved, quality=quality, box=box, device="cpu", fetch_weights=fetch)
+            _refuse_other_recipe(model.recipe, state, out)
+            _go_on_from(start, model)
+            fabric.launch()
+            course = _begin(fabric, model, settings, splits, out=out, where=where, dtype=dtype, state=state)
+            finished = follow(course)
+            fabric.barrier()
+            _end(course, finished=finished)
     return course.model
 
 
