@@ -205,6 +205,30 @@ def test_losses_are_divided_by_what_the_family_and_the_quality_say(family: Famil
         torch.testing.assert_close(losses["quality"], bce / (divisor if isinstance(family.assigner, ATSS) else count))
 
 
+@pytest.mark.parametrize("family", [fcos(), foveabox()])
+def test_a_rank_without_a_positive_does_not_raise_the_mean_over_ranks(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is divided by is bounded after the mean over ranks, of which one here has no box."""
+    generator = torch.Generator().manual_seed(4)
+    priors = family.priors([torch.zeros(1, 1, 64 // s, 64 // s) for s in (8, 16, 32, 64)] + [torch.zeros(1, 1, 1, 1)])
+    places = sum(grid.height * grid.width for grid in priors.grids)
+    logits = torch.randn(1, places, 2, generator=generator)
+    quality = Plain(head(32, 2))
+    raw = Raw(*quality.scores(logits, None), torch.rand(1, places, 4, 1, generator=generator), logits, None, priors)
+    criterion, truths = Criterion(family, Dirac(), quality), [truth_of([[8.0, 10.0, 50.0, 40.0]], [1])]
+    alone = criterion(raw, truths)
+    count = criterion.pairs(raw, truths).target.positive.sum()
+    assert count >= 2
+    shares: list[Tensor] = []
+    monkeypatch.setattr("gfocal.criterion.mean_over_ranks", lambda value: shares.append(value) or value)
+    assert_same(criterion(raw, truths), alone)
+    criterion(raw, [EMPTY])
+    others = iter(shares[2:])
+    monkeypatch.setattr("gfocal.criterion.mean_over_ranks", lambda value: (value + next(others)) / 2)
+    torch.testing.assert_close(criterion(raw, truths)["box"], alone["box"] * 2)
+
+
 def test_a_representations_own_box_loss_takes_the_place_of_the_familys() -> None:
     quality, box = Plain(head(32, 2)), Gaussian(weight=0.5)
     priors = square_anchors((8,))([torch.zeros(1, 1, 2, 2)])

@@ -105,6 +105,28 @@ def test_no_box_anywhere_is_nan_not_an_error():
     assert "–" in metrics.table()
 
 
+def test_nothing_found_scores_zero_just_where_a_wrong_box_would():
+    """Large boxes and one on the bound of medium ones; of the last class, crowd boxes alone."""
+    boxes = torch.tensor([[0.0, 0, 96, 96], [0, 0, 200, 200], [200, 200, 210, 210], [0, 0, 150, 150]])
+    truth = Truth(
+        image_id=1,
+        name="picture.jpg",
+        size=(400, 400),
+        boxes=boxes,
+        labels=torch.tensor([0, 1, 2, 0]),
+        crowd=torch.tensor([False, False, True, False]),
+    )
+    wrong = Detections(torch.tensor([[300.0, 0, 399, 9]]), torch.ones(1), torch.zeros(1, dtype=torch.long), NAMES)
+    figures = []
+    for found in (nothing_found(), wrong):
+        evaluator = CocoEvaluator(NAMES)
+        evaluator.add(truth, found)
+        figures.append(evaluator.metrics().to_dict())
+    assert figures[0] == figures[1]
+    assert (figures[0]["ap_small"], figures[0]["ap_medium"], figures[0]["classes"][2]["ap"]) == (None, 0, None)
+    assert {type(value) for value in figures[1].values()} <= {float, int, tuple, list, type(None)}
+
+
 def test_a_class_without_boxes_is_nan_in_the_table_and_not_in_the_mean():
     rng = np.random.default_rng(3)
     truth, _ = picture(rng, 6)

@@ -50,7 +50,8 @@ class Criterion:
         pairs = self.pairs(raw, truths)
         target = pairs.target
         counts = self.family.counts(_positives(target))
-        class_count, box_count = mean_over_ranks(counts.classes), mean_over_ranks(counts.boxes)
+        # bounded after the mean, as the reference: a rank without a positive does not count as one with one
+        class_count, box_count = (mean_over_ranks(count).clamp(min=1) for count in counts)
         losses = {
             name: _total(loss, target) / (class_count if name == "cls" else box_count)
             for name, loss in self.quality.losses(raw, target).items()

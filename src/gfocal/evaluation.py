@@ -6,6 +6,7 @@ import contextlib
 import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, final
 
 import numpy as np
@@ -28,6 +29,8 @@ STAT_NAMES = (
     "ar_large",
 )
 """The figures of COCO's summary, in its order."""
+_AREA_BOUNDS = (0, 32**2, 96**2, 1e5**2)
+"""Of small, medium and large boxes, in square pixels."""
 
 
 @dataclass(frozen=True)
@@ -133,16 +136,19 @@ class CocoEvaluator:
             score.evaluate()
             score.accumulate()
             score.summarize()
-        figures = [value if value >= 0 else float("nan") for value in np.asarray(score.stats[:12], dtype=float)]
+        figures = [value if value >= 0 else float("nan") for value in map(float, score.stats[:12])]
         return self._metrics(figures, np.asarray(score.eval["precision"]))
 
     def _without_evidence(self) -> Metrics:
         """Return 0 for every figure where nothing was found, NaN where there is nothing to find."""
-        value = 0.0 if any(not annotation["iscrowd"] for annotation in self._annotations) else float("nan")
+        wanted = [annotation for annotation in self._annotations if not annotation["iscrowd"]]
+        # COCO counts an area on a bound to both of its sides
+        areas = [any(low <= one["area"] <= high for one in wanted) for low, high in pairwise(_AREA_BOUNDS)]
+        counted = [any(wanted)] * 3 + areas
         nothing = np.full((10, 101, len(self.class_names), 4, 3), -1.0)
-        for annotation in self._annotations:
+        for annotation in wanted:
             nothing[:, :, annotation["category_id"] - 1] = 0.0
-        return self._metrics([value] * 12, nothing)
+        return self._metrics([0.0 if there else float("nan") for there in counted * 2], nothing)
 
     def _metrics(self, figures: Sequence[float], precision: npt.NDArray[np.float64]) -> Metrics:
         """Return the figures with the class table. precision: (IoU, recall, class, area, limit), -1 for no box."""

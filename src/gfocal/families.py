@@ -40,7 +40,7 @@ BoxLoss: TypeAlias = Callable[[Regression, Regression], Tensor]
 
 
 class Counts(NamedTuple):
-    """What the class loss and what the other losses of a batch are divided by."""
+    """What the class loss and what the other losses of a batch are divided by, or by 1 where they are less."""
 
     classes: Tensor
     boxes: Tensor
@@ -224,7 +224,7 @@ def _one_a_picture_at_least(positives: Float[Tensor, " b"]) -> Counts:
 
 
 def _pictures_added(positives: Float[Tensor, " b"]) -> Counts:
-    return Counts(positives.sum() + len(positives), positives.sum().clamp(min=1))
+    return Counts(positives.sum() + len(positives), positives.sum())
 
 
 def _multibox_layers(in_channels: Sequence[int], channels: int) -> MultiboxLayers:

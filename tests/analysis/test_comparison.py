@@ -209,6 +209,14 @@ def test_a_label_without_a_class_name_is_refused():
         MatchRecorder(NAMES[:2]).add(truth_of([square], [0]), found([square], [0.5], [2]))
 
 
+def test_forty_thousand_classes_are_told_apart():
+    names = tuple(map(str, range(40_000)))
+    recorder, box = MatchRecorder(names), [0.0, 0.0, 10.0, 10.0]
+    detections = Detections(torch.tensor([box]), torch.tensor([0.5]), torch.tensor([39_999]), names)
+    recorder.add(truth_of([box], [39_999]), detections)
+    assert average_precision(recorder.matches()) == pytest.approx(1)
+
+
 def test_matches_come_back_from_their_file(tmp_path: Path):
     rng = np.random.default_rng(0)
     matches = recorded([random_picture(rng) for _ in range(5)])
@@ -219,7 +227,7 @@ def test_matches_come_back_from_their_file(tmp_path: Path):
         one, other = getattr(matches, field.name), getattr(again, field.name)
         assert one.dtype == other.dtype
         np.testing.assert_array_equal(one, other)
-    kinds = {"pictures": "int32", "labels": "int16", "scores": "float32", "hit": "bool", "ignored": "bool"}
+    kinds = {"pictures": "int32", "labels": "int32", "scores": "float32", "hit": "bool", "ignored": "bool"}
     assert {name: str(getattr(again, name).dtype) for name in kinds} == kinds
     assert average_precision(again) == average_precision(matches)
     assert [path.name for path in file.parent.iterdir()] == ["run.matches"]

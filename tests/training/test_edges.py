@@ -16,8 +16,10 @@ from PIL import Image
 
 import gfocal
 from gfocal.config import BackboneConfig
+from gfocal.data.faults import Fault
 from gfocal.errors import UserError
 from gfocal.recipes import get_recipe
+from gfocal.training.left_out import LeftOut
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -147,6 +149,26 @@ def test_a_broken_annotation_ends_the_run_or_is_left_out_as_asked(recipe, data, 
     gfocal.train(recipe, data, tmp_path / "second", workers=0, device="cpu", on_bad_data="skip")
     listed = (tmp_path / "second" / "left_out.csv").read_text()
     assert "annotations[2]" in listed
+
+
+def test_names_that_are_not_utf8_are_shown_and_listed(recipe, data, tmp_path):
+    images, labels = data.parent / "images", data.parent / "labels.json"
+    content = json.loads(labels.read_text())
+    for row, name in zip(content["images"], ("\udcff.png", "\udcfe.png"), strict=False):
+        (images / row["file_name"]).rename(images / name)
+        row["file_name"] = name
+    (images / "\udcfe.png").write_bytes(b"not a picture")
+    labels.write_text(json.dumps(content))
+    trained(recipe, data, tmp_path / "run", on_bad_data="skip", batch=8, steps=1)
+    rows = list(csv.DictReader((tmp_path / "run" / "left_out.csv").read_text(encoding="utf-8").splitlines()))
+    assert [row["kind"] for row in rows] == ["picture"]
+
+
+def test_a_fault_whose_name_is_not_utf8_is_listed_once(tmp_path):
+    fault = Fault("picture", "\udcff.png", "not a picture")
+    for goes_on in (False, True):
+        LeftOut(tmp_path, goes_on=goes_on).note([fault])
+    assert (tmp_path / "left_out.csv").read_text(encoding="utf-8").splitlines()[1:] == ["picture,?.png,not a picture"]
 
 
 @pytest.mark.parametrize(

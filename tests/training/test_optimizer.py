@@ -71,6 +71,16 @@ def test_what_is_frozen_stays_as_it_was(recipe, data, tmp_path):
             assert torch.equal(after[key], value) == frozen or (not frozen and value.numel() == 0), key
 
 
+def test_a_batch_norm_named_by_itself_is_frozen_with_its_statistics(detector):
+    freeze(detector, ("backbone.bn1",))
+    norm = detector.get_submodule("backbone.bn1")
+    before = norm.running_mean.clone()
+    detector.train()(torch.randn(2, 3, 64, 64))
+    assert torch.equal(norm.running_mean, before)
+    assert not any(parameter.requires_grad for parameter in norm.parameters())
+    assert detector.get_submodule("backbone.layer1.0.bn1").num_batches_tracked == 1
+
+
 def test_freezing_keeps_the_names_of_weights(detector):
     before = {key for key in detector.state_dict() if not key.endswith("num_batches_tracked")}
     freeze(detector, ("backbone.layer1",))

@@ -20,6 +20,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import gfocal
 from gfocal.errors import UserError
+from gfocal.results import alone_in
 from gfocal.training import resume
 from gfocal.training.state import load_state_of
 
@@ -140,6 +141,22 @@ def test_a_run_of_other_settings_is_not_gone_on_with(long_recipe, data, tmp_path
         gfocal.train(long_recipe, data, out, **options, epochs=3, resume=True)
     with pytest.raises(UserError, match="holds a run already"):
         gfocal.train(long_recipe, data, out, **options)
+
+
+def test_a_folder_that_a_run_is_writing_to_is_left_alone(recipe, data, tmp_path):
+    out = tmp_path / "run"
+    with stopped_at(1):
+        gfocal.train(recipe, data, out, workers=0, device="cpu")
+    half_written = out / ".state.abc.pt"
+    half_written.touch()
+    with alone_in(out):
+        with pytest.raises(UserError, match="run: another run is writing to it"):
+            resume(out)
+        with pytest.raises(UserError, match="run: another run is writing to it"):
+            gfocal.train(recipe, data, out, workers=0, device="cpu")
+    assert half_written.exists()
+    resume(out)
+    assert not half_written.exists()
 
 
 def test_where_there_is_nothing_to_resume_it_is_said(tmp_path):

@@ -34,7 +34,7 @@ class Matches:
     """Which detections of one run hit a truth: all that AP depends on, but for how often each picture counts.
 
     One row a detection, picture by picture, those of one picture and class best score first. pictures: (d,) int32
-    index of the picture. labels: (d,) int16 class. scores: (d,) float32. hit: (d, 10) whether it is a true positive
+    index of the picture. labels: (d,) int32 class. scores: (d,) float32. hit: (d, 10) whether it is a true positive
     at each of `IOU_THRESHOLDS`. ignored: (d, 10) whether it lies on a crowd box, and so counts neither way.
     truths: (pictures, classes) int32, how many boxes there are to be found. ValueError where these do not fit.
     """
@@ -101,7 +101,7 @@ class MatchRecorder:
         overlaps = _overlaps(detections.boxes.double().cpu().numpy()[order], truth.boxes.double().numpy(), crowd)
         overlaps[labels[:, None] != true_labels] = 0  # below every threshold
         hit, ignored = _match(overlaps, crowd)
-        self._rows.append((labels.astype(np.int16), scores.astype(np.float32), hit, ignored))
+        self._rows.append((labels.astype(np.int32), scores.astype(np.float32), hit, ignored))
         self._truths.append(np.bincount(true_labels[~crowd], minlength=classes).astype(np.int32))
 
     def matches(self) -> Matches:

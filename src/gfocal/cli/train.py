@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Generator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -82,32 +84,33 @@ def train(
         return
     if recipe is None or not data:
         raise UserError("give --recipe and --data, or --resume RUN")
-    folder = out or shared_folder(Path("runs") / Path(recipe).stem, devices=devices)
-    model = training.train(
-        recipe,
-        data,
-        folder,
-        weights=weights,
-        size=size,
-        batch=batch,
-        accumulate=accumulate,
-        epochs=epochs,
-        steps=steps,
-        freeze=freeze,
-        average=ema,
-        patience=patience,
-        on_bad_data=on_bad_data,
-        save_every=save_every,
-        compile=compile,
-        loggers=logger or (),
-        seed=seed,
-        workers=workers,
-        precision=precision,
-        device=device,
-        devices=devices,
-        nodes=nodes,
-    )
-    tell(model, folder)
+    taken = nullcontext(out) if out else shared_folder(Path("runs") / Path(recipe).stem, devices=devices)
+    with taken as folder:
+        model = training.train(
+            recipe,
+            data,
+            folder,
+            weights=weights,
+            size=size,
+            batch=batch,
+            accumulate=accumulate,
+            epochs=epochs,
+            steps=steps,
+            freeze=freeze,
+            average=ema,
+            patience=patience,
+            on_bad_data=on_bad_data,
+            save_every=save_every,
+            compile=compile,
+            loggers=logger or (),
+            seed=seed,
+            workers=workers,
+            precision=precision,
+            device=device,
+            devices=devices,
+            nodes=nodes,
+        )
+        tell(model, folder)
 
 
 def refuse_company(given: Mapping[str, object], alone: str, but: Collection[str] = ()) -> None:
@@ -143,22 +146,41 @@ def tell(model: Model, folder: Path) -> None:
     typer.echo(f"weights: {folder}/{kept}.safetensors\nnext: gfocal predict {folder} PICTURES")
 
 
-def shared_folder(folder: Path, *, devices: int) -> Path:
-    """Return a free folder, put on the command line where other processes of the run are to be started with it."""
+@contextmanager
+def shared_folder(folder: Path, *, devices: int) -> Generator[Path]:
+    """Take a free folder, put on the command line where other processes of the run are to be started with it.
+
+    It is gone again afterwards where nothing was written to it.
+    """
     from gfocal.errors import UserError
 
     if "RANK" in os.environ:
         raise UserError("give --out: the processes that torchrun starts need one folder")
     free = free_folder(folder)
     sys.argv += ["--out", str(free)] if devices > 1 else []
-    return free
+    try:
+        yield free
+    finally:
+        with suppress(OSError):  # of a folder that is not empty
+            free.rmdir()
 
 
 def free_folder(folder: Path) -> Path:
-    """Return the folder, or the first of folder-2, folder-3, … that does not exist."""
-    number = 1
-    free = folder
-    while free.exists():
-        number += 1
-        free = folder.with_name(f"{folder.name}-{number}")
-    return free
+    """Make the folder, or the first of folder-2, folder-3, … that does not exist, and return it."""
+    from gfocal.errors import UserError
+
+    others = (folder.with_name(f"{folder.name}-{number}") for number in count(2))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return next(free for free in chain([folder], others) if _is_made(free))
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written to ({error.strerror}): name another folder by --out") from error
+
+
+def _is_made(folder: Path) -> bool:
+    """Make a folder and return True, or False where it exists: of two runs that begin together, one alone makes it."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True

@@ -185,17 +185,22 @@ def feature_strides(backbone: nn.Module) -> list[int]:
     return list(_feature_info(backbone).reduction())
 
 
-def freeze_norms(module: nn.Module, *, affine: bool = False) -> None:
-    """Replace every batch norm below `module` by one that keeps its statistics, and its scale and shift if `affine`."""
+def freeze_norms(module: nn.Module, *, affine: bool = False) -> nn.Module:
+    """Replace every batch norm below `module` by one that keeps its statistics, and its scale and shift if `affine`.
+
+    Return `module`, or where it is a batch norm itself, what is to stand in its place.
+    """
+    if isinstance(module, nn.BatchNorm2d):
+        # timm's norms may carry dropout and activation as children, in the order they are applied
+        static = StaticBatchNorm2d(module, *module.children())
+        static.weight.requires_grad_(not affine)
+        static.bias.requires_grad_(not affine)
+        return static
     for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            # timm's norms may carry dropout and activation as children, in the order they are applied
-            static = StaticBatchNorm2d(child, *child.children())
-            static.weight.requires_grad_(not affine)
-            static.bias.requires_grad_(not affine)
-            setattr(module, name, static)
-        else:
-            freeze_norms(child, affine=affine)
+        frozen = freeze_norms(child, affine=affine)
+        if frozen is not child:
+            setattr(module, name, frozen)
+    return module
 
 
 def stride_in_first(backbone: nn.Module) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gfocal.data.collate import Batch
+from gfocal.data.pictures import path_text
 from gfocal.devices import autocast, precision_name
 from gfocal.distributed import mean_over_ranks, wait_for_all
 from gfocal.errors import UserError
@@ -62,7 +63,7 @@ class Guard:
 
     def _failure(self, batch: Batch, step: int, terms: Mapping[str, float]) -> UserError:
         """Write what reproduces the step and return what to say of it."""
-        names = ", ".join(batch.names[:8]) + (f" and {len(batch) - 8} more" if len(batch) > 8 else "")
+        names = ", ".join(map(path_text, batch.names[:8])) + (f" and {len(batch) - 8} more" if len(batch) > 8 else "")
         shown = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
         spoilt = [name for name, value in self.model.detector.named_parameters() if not value.isfinite().all()]
         cause = f"; the weights are not finite either, since the step before: {spoilt[0]}" if spoilt else ""

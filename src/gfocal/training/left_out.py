@@ -6,6 +6,7 @@ import csv
 import logging
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import final
 
@@ -33,7 +34,7 @@ class LeftOut:
 
     def note(self, faults: Iterable[Fault]) -> None:
         """Take in faults, known ones or new."""
-        fresh = [fault for fault in dict.fromkeys(faults) if fault not in self._known]
+        fresh = [fault for fault in dict.fromkeys(map(_as_written, faults)) if fault not in self._known]
         if not fresh:
             return
         self._known.update(fresh)
@@ -57,6 +58,15 @@ class LeftOut:
         """Return one line, empty where nothing was left out."""
         counts = ", ".join(f"{count} {kind}" for kind, count in sorted(self._counts.items()))
         return f"left out of the training: {counts} (listed in {self.path})" if counts else ""
+
+
+def _as_written(fault: Fault) -> Fault:
+    """Return a fault as the file holds it: names of files may hold what UTF-8 cannot."""
+    return replace(fault, where=_utf8(fault.where), what=_utf8(fault.what))
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def _listed(path: Path) -> list[Fault]:

@@ -23,8 +23,11 @@ def freeze(detector: nn.Module, prefixes: tuple[str, ...]) -> None:
     for prefix in prefixes:
         if prefix not in modules or not list(modules[prefix].parameters()):
             raise _no_such_part("freeze", prefix, detector)
-        freeze_norms(modules[prefix], affine=True)
-        modules[prefix].requires_grad_(False)
+        frozen = freeze_norms(modules[prefix], affine=True)
+        frozen.requires_grad_(False)
+        if frozen is not modules[prefix]:
+            parent, _, name = prefix.rpartition(".")
+            setattr(modules[parent], name, frozen)
 
 
 def make_optimizer(detector: nn.Module, schedule: ScheduleConfig) -> torch.optim.Optimizer:

@@ -6,6 +6,7 @@ import numpy as np
 from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 
 from gfocal.data.dataset import Dataset
+from gfocal.data.pictures import path_text
 from gfocal.draw.pictures import draw_detections
 from gfocal.errors import UserError
 from gfocal.model import Model
@@ -24,4 +25,4 @@ def show(model: Model, dataset: Dataset, logger: TensorBoardLogger, step: int, *
             continue  # the validation has told of it, or leaves it out
         found = model.predict(picture, threshold=THRESHOLD, precision=precision)
         drawn = draw_detections(picture, found, threshold=THRESHOLD, truth=truth)
-        logger.experiment.add_image(f"val/{truth.name}", np.asarray(drawn), step, dataformats="HWC")
+        logger.experiment.add_image(f"val/{path_text(truth.name)}", np.asarray(drawn), step, dataformats="HWC")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gfocal.config import Recipe
+from gfocal.data.pictures import path_text
 from gfocal.devices import autocast, choose_device, choose_precision
 from gfocal.errors import UserError
 from gfocal.model import build
@@ -47,7 +48,7 @@ def replay(path: str | Path, *, precision: str | None = None, device: str | None
         for index, name in enumerate(names):
             with torch.no_grad():
                 alone = model.criterion(model.detector(images[index : index + 1]), truths[index : index + 1])
-            lines.append(f"  {name}: {_shown(alone)}, {_boxes(truths[index])}")
+            lines.append(f"  {path_text(name)}: {_shown(alone)}, {_boxes(truths[index])}")
     torch.stack(list(losses.values())).sum().backward()
     gradients = [n for n, p in model.detector.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
     lines.append(f"gradients that are not finite: {_listed(gradients)}")

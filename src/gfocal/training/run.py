@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from gfocal.files import forget_scratch, whole_or_absent
 from gfocal.model import Model, build
 from gfocal.quality import Quality
 from gfocal.recipes import get_recipe
+from gfocal.results import alone_in
 from gfocal.training.course import Course, make_course
 from gfocal.training.loaders import one_opencv_thread
 from gfocal.training.logs import check_loggers
@@ -73,19 +74,20 @@ def train(
 ) -> Model:
     """Train a recipe on a data set and return the model with its best weights, or its last where nothing is validated.
 
-    recipe: name, YAML file or Recipe; its classes become the data set's. data: what --data takes, or open data sets
-    by split; "train" is learnt, "val", where there is one, validated. out: the run's folder, made new: recipe.yaml,
+    recipe: name, YAML file or Recipe; its classes become the data set's. data: what --data takes, or open data sets by
+    split; "train" is learnt, "val", where there is one, validated. out: the run's folder, made new: recipe.yaml,
     run.json, metrics.csv, tensorboard/, best.safetensors, last.safetensors; while it lasts, state.pt. weights:
     "imagenet" or "none" instead of the recipe's, or what `gfocal.load` takes to go on from; where its classes are
-    others, all but the class layers is kept. quality, box: replace the recipe's part by an instance from anywhere,
-    made for the data set's classes. size: (short, long) in pixels. batch: pictures of one process at a time;
-    accumulate: such batches to a step. The learning rate follows the pictures of a step, batch × accumulate × devices
-    × nodes, in proportion; without `batch` they are as many as the recipe's. epochs, steps, freeze, average, patience:
-    instead of the schedule's. on_bad_data: "skip" leaves out, counts and lists what of the data cannot be used.
-    save_every: steps between saved states. compile: have PyTorch compile the detector, minutes before the first step
-    that pay in long runs; where it cannot, the run does without. loggers: "wandb", "mlflow". resume: go on with the
-    run that `out` holds, to the same weights as if it had never stopped. precision, device: None chooses. devices,
-    nodes: processes on each machine, machines. UserError for anything that does not fit, before the folder is made.
+    others, all but the class layers is kept. quality, box: replace the recipe's part by an instance from anywhere, made
+    for the data set's classes. size: (short, long) in pixels; the recipe's range of sizes in training is scaled with
+    it. batch: pictures of one process at a time; accumulate: such batches to a step. The learning rate follows the
+    pictures of a step, batch × accumulate × devices × nodes, in proportion; without `batch` they are as many as the
+    recipe's. epochs, steps, freeze, average, patience: instead of the schedule's. on_bad_data: "skip" leaves out,
+    counts and lists what of the data cannot be used. save_every: steps between saved states. compile: have PyTorch
+    compile the detector, minutes before the first step that pay in long runs; where it cannot, the run does without.
+    loggers: "wandb", "mlflow". resume: go on with the run that `out` holds, to the same weights as if it had never
+    stopped. precision, device: None chooses. devices, nodes: processes on each machine, machines. UserError for
+    anything that does not fit, before anything is written, and where another run is at work in the folder.
     """
     out = Path(out)
     original = get_recipe(recipe)
@@ -123,16 +125,18 @@ def train(
     start = None if resume or weights in (None, *STARTS) else open_weights(weights)
     with _quiet(), one_opencv_thread():
         fabric = _fabric(where, settings)
-        state = _former_state(out, resume=resume, writes=fabric.is_global_zero)
-        torch.manual_seed(seed)
-        model = build(resolved, quality=quality, box=box, device="cpu", fetch_weights=start is None and state is None)
-        _refuse_other_recipe(model.recipe, state, out)
-        _go_on_from(start, model)
-        fabric.launch()
-        course = _begin(fabric, model, settings, splits, out=out, where=where, dtype=dtype, state=state)
-        finished = follow(course)
-        fabric.barrier()
-    _end(course, finished=finished)
+        with alone_in(out) if fabric.is_global_zero else nullcontext():
+            state = _former_state(out, resume=resume, writes=fabric.is_global_zero)
+            torch.manual_seed(seed)
+            fetch = start is None and state is None
+            model = build(resolved, quality=quality, box=box, device="cpu", fetch_weights=fetch)
+            _refuse_other_recipe(model.recipe, state, out)
+            _go_on_from(start, model)
+            fabric.launch()
+            course = _begin(fabric, model, settings, splits, out=out, where=where, dtype=dtype, state=state)
+            finished = follow(course)
+            fabric.barrier()
+            _end(course, finished=finished)
     return course.model
 
 

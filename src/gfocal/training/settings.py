@@ -105,7 +105,9 @@ def resolve(
     """
     schedule = recipe.schedule
     pictures_a_step = settings.pictures_a_step
-    lr = schedule.lr * pictures_a_step / schedule.batch
+    lr = schedule.lr
+    if pictures_a_step != schedule.batch:  # lr * n / n may round, and a run would not be resumed with another rate
+        lr = schedule.lr * pictures_a_step / schedule.batch
     logger.info(
         "learning rate %.4g: %d pictures a step (%d %s × %d × %d accumulated), %.4g for %d in the recipe",
         lr,
@@ -129,9 +131,9 @@ def resolve(
         short, long = size
         if not 32 <= short <= long:
             raise UserError(f"size {short} {long}: give the short side, at least 32, then the long one")
-        pictures = recipe.pictures
-        values["pictures"] |= {"short": short, "long": long, "train_short": (short, short)}
-        if pictures.jitter_size is not None:
-            canvas = [max(round(side * short / pictures.short), 32) for side in pictures.jitter_size]
-            values["pictures"] |= {"jitter_size": canvas}
+        values["pictures"] |= {"short": short, "long": long}
+        for name in ("train_short", "jitter_size"):
+            if sides := values["pictures"][name]:
+                scaled = [max(round(side * short / recipe.pictures.short), 32) for side in sides]
+                values["pictures"] |= {name: scaled}
     return Recipe.from_values(values, where=f"recipe {recipe.name}")
