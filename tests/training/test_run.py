@@ -10,6 +10,7 @@ import torch
 import yaml
 
 import gfocal
+from commands import ran
 from gfocal.config import Recipe, ScheduleConfig
 from gfocal.data.dataset import FolderDataset
 from gfocal.errors import UserError
@@ -238,3 +239,24 @@ def test_splits_must_have_the_same_classes(recipe, data, tmp_path):
     with pytest.raises(UserError, match="same classes in the same order"):
         gfocal.train(recipe, mixed, tmp_path / "run", workers=0, device="cpu")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--freeze", "nonsense"), "nonsense"),
+        (("--size", 100, 50), "size 100 50"),
+        (("--ema", 2), "average"),
+        (("--precision", "float8"), "float8"),
+        (("--device", "foo"), "foo"),
+        (("--weights", "nowhere.pth"), "nowhere.pth"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_one_line_and_leaves_nothing(recipe, data, tmp_path, capsys, options, says):
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
+    out = tmp_path / "run"
+    words = ("train", "--recipe", tmp_path / "recipe.yaml", "--data", data, "--out", out, "--workers", 0, *options)
+    code, _, err = ran(capsys, *words)
+    assert (code, len(err.splitlines())) == (2, 1), err
+    assert says in err
+    assert not out.exists()

@@ -31,7 +31,7 @@ from gfocal.training.course import Course, make_course
 from gfocal.training.loaders import one_opencv_thread
 from gfocal.training.logs import check_loggers
 from gfocal.training.loop import follow
-from gfocal.training.settings import STARTS, Settings, batch_for, read_settings, resolve
+from gfocal.training.settings import STARTS, Settings, batch_for, rate_text, read_settings, resolve
 from gfocal.training.state import NAME as STATE
 from gfocal.training.state import load_state_of
 from gfocal.weights import Weights, open_weights
@@ -134,6 +134,8 @@ def train(
             _go_on_from(start, model)
             fabric.launch()
             course = _begin(fabric, model, settings, splits, out=out, where=where, dtype=dtype, state=state)
+            if fabric.is_global_zero:
+                logger.info(rate_text(original.schedule, settings))
             finished = follow(course)
             fabric.barrier()
             _end(course, finished=finished)
@@ -206,14 +208,6 @@ def _begin(
     """Return the run at its first step, its folder made, or as a state left it."""
     settle(where)
     model = Model(model.recipe, model.parts, fabric.device)
-    if fabric.is_global_zero:
-        logger.info("computing %s", described("PyTorch", where, dtype))
-        if state is None:
-            _warn_of_clipping(splits.train, model.recipe)
-            _make_folder(out, model.recipe, settings)
-        for name in (STATE, *KEPT):
-            forget_scratch(out / name)
-    fabric.barrier()
     course = make_course(
         fabric,
         model,
@@ -227,7 +221,14 @@ def _begin(
     if state is not None:
         course.load_state(state)
     if fabric.is_global_zero:
+        logger.info("computing %s", described("PyTorch", where, dtype))
+        if state is None:
+            _warn_of_clipping(splits.train, model.recipe)
+            _make_folder(out, model.recipe, settings)
+        for name in (STATE, *KEPT):
+            forget_scratch(out / name)
         course.left_out.note(splits.faults.found)
+    fabric.barrier()
     return course
 
 

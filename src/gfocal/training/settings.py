@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from gfocal.config import Recipe
+from gfocal.config import Recipe, ScheduleConfig
 from gfocal.errors import UserError, unknown
 from gfocal.files import whole_or_absent
-
-logger = logging.getLogger(__name__)
 
 OnBadData: TypeAlias = Literal["error", "skip"]
 STARTS = ("imagenet", "none")
@@ -103,22 +100,6 @@ def resolve(
 
     changes: of the schedule, by field, as the user gave them; None changes nothing.
     """
-    schedule = recipe.schedule
-    pictures_a_step = settings.pictures_a_step
-    lr = schedule.lr
-    if pictures_a_step != schedule.batch:  # lr * n / n may round, and a run would not be resumed with another rate
-        lr = schedule.lr * pictures_a_step / schedule.batch
-    logger.info(
-        "learning rate %.4g: %d pictures a step (%d %s × %d × %d accumulated), %.4g for %d in the recipe",
-        lr,
-        pictures_a_step,
-        settings.processes,
-        "process" if settings.processes == 1 else "processes",
-        settings.batch,
-        settings.accumulate,
-        schedule.lr,
-        schedule.batch,
-    )
     values = recipe.model_dump(mode="json")
     values["class_names"] = class_names
     if weights in STARTS:
@@ -126,7 +107,7 @@ def resolve(
     length: dict[str, object] = {"epochs": epochs, "steps": None} if epochs is not None else {}
     length |= {"steps": steps} if steps is not None else {}
     given = {name: value for name, value in changes.items() if value is not None}
-    values["schedule"] |= {"batch": pictures_a_step, "lr": lr} | length | given
+    values["schedule"] |= {"batch": settings.pictures_a_step, "lr": _rate(recipe.schedule, settings)} | length | given
     if size is not None:
         short, long = size
         if not 32 <= short <= long:
@@ -137,3 +118,19 @@ def resolve(
                 scaled = [max(round(side * short / recipe.pictures.short), 32) for side in sides]
                 values["pictures"] |= {name: scaled}
     return Recipe.from_values(values, where=f"recipe {recipe.name}")
+
+
+def rate_text(schedule: ScheduleConfig, settings: Settings) -> str:
+    """Return for people what a recipe's learning rate becomes in this very run."""
+    processes = "process" if settings.processes == 1 else "processes"
+    return (
+        f"learning rate {_rate(schedule, settings):.4g}: {settings.pictures_a_step} pictures a step "
+        f"({settings.processes} {processes} × {settings.batch} × {settings.accumulate} accumulated), "
+        f"{schedule.lr:.4g} for {schedule.batch} in the recipe"
+    )
+
+
+def _rate(schedule: ScheduleConfig, settings: Settings) -> float:
+    if settings.pictures_a_step == schedule.batch:  # lr * n / n may round, and no run is resumed with another rate
+        return schedule.lr
+    return schedule.lr * settings.pictures_a_step / schedule.batch

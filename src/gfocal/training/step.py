@@ -57,8 +57,8 @@ class Learner(nn.Module):
 class Stepper:
     """Moves the weights of a learner; scales the loss where the precision is float16, whose gradients would vanish.
 
-    learner: as set up by the fabric; optimizer: of its parameters. scheduler: of the learning rate, a step each. clip_norm: bound of the
-    gradient's norm, or None. guard: looks at each loss before the weights move.
+    learner: as set up by the fabric; optimizer: of its parameters. scheduler: of the learning rate, a step each.
+    clip_norm: bound of the gradient's norm, or None. guard: looks at each loss before the weights move.
     """
 
     def __init__(
