@@ -252,11 +252,10 @@ def test_splits_must_have_the_same_classes(recipe, data, tmp_path):
         (("--weights", "nowhere.pth"), "nowhere.pth"),
     ],
 )
-def test_what_does_not_fit_is_said_in_one_line_and_leaves_nothing(recipe, data, tmp_path, capsys, options, says):
-    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
-    out = tmp_path / "run"
-    words = ("train", "--recipe", tmp_path / "recipe.yaml", "--data", data, "--out", out, "--workers", 0, *options)
-    code, _, err = ran(capsys, *words)
+def test_what_does_not_fit_is_said_in_one_line_and_leaves_nothing(recipe, data, capsys, options, says):
+    path, out = data.with_name("recipe.yaml"), data.with_name("run")
+    path.write_text(recipe.to_yaml())
+    code, _, err = ran(capsys, "train", "--recipe", path, "--data", data, "--out", out, "--workers", 0, *options)
     assert (code, len(err.splitlines())) == (2, 1), err
     assert says in err
     assert not out.exists()
