@@ -74,20 +74,20 @@ def train(
 ) -> Model:
     """Train a recipe on a data set and return the model with its best weights, or its last where nothing is validated.
 
-    recipe: name, YAML file or Recipe; its classes become the data set's. data: what --data takes, or open data sets
-    by split; "train" is learnt, "val", where there is one, validated. out: the run's folder, made new: recipe.yaml,
+    recipe: name, YAML file or Recipe; its classes become the data set's. data: what --data takes, or open data sets by
+    split; "train" is learnt, "val", where there is one, validated. out: the run's folder, made new: recipe.yaml,
     run.json, metrics.csv, tensorboard/, best.safetensors, last.safetensors; while it lasts, state.pt. weights:
     "imagenet" or "none" instead of the recipe's, or what `gfocal.load` takes to go on from; where its classes are
-    others, all but the class layers is kept. quality, box: replace the recipe's part by an instance from anywhere,
-    made for the data set's classes. size: (short, long) in pixels. batch: pictures of one process at a time;
-    accumulate: such batches to a step. The learning rate follows the pictures of a step, batch × accumulate × devices
-    × nodes, in proportion; without `batch` they are as many as the recipe's. epochs, steps, freeze, average, patience:
-    instead of the schedule's. on_bad_data: "skip" leaves out, counts and lists what of the data cannot be used.
-    save_every: steps between saved states. compile: have PyTorch compile the detector, minutes before the first step
-    that pay in long runs; where it cannot, the run does without. loggers: "wandb", "mlflow". resume: go on with the
-    run that `out` holds, to the same weights as if it had never stopped. precision, device: None chooses. devices,
-    nodes: processes on each machine, machines. UserError for anything that does not fit, before anything is written,
-    and where another run is at work in the folder.
+    others, all but the class layers is kept. quality, box: replace the recipe's part by an instance from anywhere, made
+    for the data set's classes. size: (short, long) in pixels; the recipe's range of sizes in training is scaled with
+    it. batch: pictures of one process at a time; accumulate: such batches to a step. The learning rate follows the
+    pictures of a step, batch × accumulate × devices × nodes, in proportion; without `batch` they are as many as the
+    recipe's. epochs, steps, freeze, average, patience: instead of the schedule's. on_bad_data: "skip" leaves out,
+    counts and lists what of the data cannot be used. save_every: steps between saved states. compile: have PyTorch
+    compile the detector, minutes before the first step that pay in long runs; where it cannot, the run does without.
+    loggers: "wandb", "mlflow". resume: go on with the run that `out` holds, to the same weights as if it had never
+    stopped. precision, device: None chooses. devices, nodes: processes on each machine, machines. UserError for
+    anything that does not fit, before anything is written, and where another run is at work in the folder.
     """
     out = Path(out)
     original = get_recipe(recipe)

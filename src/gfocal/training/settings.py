@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from gfocal.config import Recipe
+from gfocal.config import PicturesConfig, Recipe
 from gfocal.errors import UserError, unknown
 from gfocal.files import whole_or_absent
 
@@ -128,12 +128,19 @@ def resolve(
     given = {name: value for name, value in changes.items() if value is not None}
     values["schedule"] |= {"batch": pictures_a_step, "lr": lr} | length | given
     if size is not None:
-        short, long = size
-        if not 32 <= short <= long:
-            raise UserError(f"size {short} {long}: give the short side, at least 32, then the long one")
-        pictures = recipe.pictures
-        values["pictures"] |= {"short": short, "long": long, "train_short": (short, short)}
-        if pictures.jitter_size is not None:
-            canvas = [max(round(side * short / pictures.short), 32) for side in pictures.jitter_size]
-            values["pictures"] |= {"jitter_size": canvas}
+        values["pictures"] |= _resized(recipe.pictures, size)
     return Recipe.from_values(values, where=f"recipe {recipe.name}")
+
+
+def _resized(pictures: PicturesConfig, size: tuple[int, int]) -> dict[str, object]:
+    """Return what of the pictures follows from a size (short, long), by field."""
+    short, long = size
+    if not 32 <= short <= long:
+        raise UserError(f"size {short} {long}: give the short side, at least 32, then the long one")
+
+    def scaled(sides: tuple[int, int]) -> list[int]:
+        return [max(round(side * short / pictures.short), 32) for side in sides]
+
+    train_short = [min(side, long) for side in scaled(pictures.train_short)]
+    jitter_size = None if pictures.jitter_size is None else scaled(pictures.jitter_size)
+    return {"short": short, "long": long, "train_short": train_short, "jitter_size": jitter_size}
