@@ -151,6 +151,12 @@ def test_a_broken_annotation_ends_the_run_or_is_left_out_as_asked(recipe, data, 
     assert "annotations[2]" in listed
 
 
+def test_pictures_too_small_for_batch_norms_are_refused_with_what_to_do(recipe, data, tmp_path):
+    says = "one picture of 32 × 32 pixels at a time leaves.* give a larger --batch or --size"
+    with pytest.raises(UserError, match=says):
+        trained(recipe, data, tmp_path / "run", size=(32, 32), batch=1)
+
+
 def test_names_that_are_not_utf8_are_shown_and_listed(recipe, data, tmp_path):
     images, labels = data.parent / "images", data.parent / "labels.json"
     content = json.loads(labels.read_text())

@@ -12,6 +12,7 @@ import gfocal
 from gfocal.checkpoint import read_weights
 from gfocal.errors import UserError
 from gfocal.training import replay
+from gfocal.training.guard import FORMAT
 from gfocal.training.state import save_tensors
 
 
@@ -59,6 +60,24 @@ def test_weights_are_not_spoilt_by_the_step(recipe, data, tmp_path, monkeypatch)
     assert all(torch.equal(after_two[key], in_replay[key]) for key in learnt)
     monkeypatch.undo()
     assert "first layer whose output is not finite: none" in replay(out / "replay-0.pt", device="cpu")
+
+
+def test_pictures_too_small_alone_are_replayed_together(recipe, tmp_path):
+    content = {
+        "format": FORMAT,
+        "step": 1,
+        "precision": "float32",
+        "recipe": recipe.to_yaml(),
+        "weights": gfocal.build(recipe, device="cpu").detector.state_dict(),
+        "images": torch.randn(2, 3, 32, 32),
+        "truths": [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long), "size": (32, 32)}] * 2,
+        "names": ["a.png", "\udcff.png"],
+    }
+    save_tensors(tmp_path / "replay.pt", content)
+    text = replay(tmp_path / "replay.pt", device="cpu")
+    assert "losses: cls " in text
+    assert "  a.png: too small to be done alone, no box" in text
+    text.encode("utf-8")
 
 
 def test_another_file_is_refused(tmp_path):

@@ -14,9 +14,10 @@ from gfocal.config import Recipe
 from gfocal.data.pictures import path_text
 from gfocal.devices import autocast, choose_device, choose_precision
 from gfocal.errors import UserError
-from gfocal.model import build
+from gfocal.model import Model, build
 from gfocal.training.guard import FORMAT
 from gfocal.training.state import read_tensors
+from gfocal.training.step import outputs
 
 
 def replay(path: str | Path, *, precision: str | None = None, device: str | None = None) -> str:
@@ -42,17 +43,25 @@ def replay(path: str | Path, *, precision: str | None = None, device: str | None
     bad_layers: list[str] = []
     with autocast(dtype, where):
         with _watched(model.detector, bad_layers):
-            losses = model.criterion(model.detector(images), truths)
+            losses = model.criterion(outputs(model.detector, images), truths)
         lines.append(f"losses: {_shown(losses)}")
         lines.append(f"first layer whose output is not finite: {bad_layers[0] if bad_layers else 'none'}")
         for index, name in enumerate(names):
-            with torch.no_grad():
-                alone = model.criterion(model.detector(images[index : index + 1]), truths[index : index + 1])
-            lines.append(f"  {path_text(name)}: {_shown(alone)}, {_boxes(truths[index])}")
+            alone = _alone(model, images[index : index + 1], truths[index : index + 1])
+            lines.append(f"  {path_text(name)}: {alone}, {_boxes(truths[index])}")
     torch.stack(list(losses.values())).sum().backward()
     gradients = [n for n, p in model.detector.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
     lines.append(f"gradients that are not finite: {_listed(gradients)}")
     return "\n".join(lines)
+
+
+@torch.no_grad()
+def _alone(model: Model, images: Tensor, truths: Sequence[Mapping[str, Any]]) -> str:
+    """Return the losses of one picture, or that it is too small for batch norms to have a variance."""
+    try:
+        return _shown(model.criterion(outputs(model.detector, images), truths))
+    except UserError:
+        return "too small to be done alone"
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from gfocal.criterion import Criterion
 from gfocal.data.collate import Batch
 from gfocal.detector import Detector
 from gfocal.devices import autocast
-from gfocal.errors import first_line
+from gfocal.errors import UserError, first_line
 from gfocal.structures import Raw
 from gfocal.training.guard import Guard
 
@@ -42,7 +42,7 @@ class Learner(nn.Module):
 
     def _found(self, images: Tensor) -> Raw:
         if self._compiled is None:
-            return self.detector(images)
+            return outputs(self.detector, images)
         try:
             return self._compiled(images)
         except torch.OutOfMemoryError:
@@ -50,15 +50,29 @@ class Learner(nn.Module):
         except RuntimeError as error:  # what PyTorch raises for all that its compilers complain of
             logger.warning("PyTorch cannot compile here (%s): going on without", first_line(error))
             self._compiled = None
-            return self.detector(images)
+            return outputs(self.detector, images)
+
+
+def outputs(detector: Detector, images: Tensor) -> Raw:
+    """Return what a detector that learns puts out; UserError where a batch norm is left with one value a channel."""
+    try:
+        return detector(images)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        height, width = images.shape[2:]
+        raise UserError(
+            f"one picture of {height} × {width} pixels at a time leaves batch norms one value a channel, which has "
+            "no variance: give a larger --batch or --size"
+        ) from error
 
 
 @final
 class Stepper:
     """Moves the weights of a learner; scales the loss where the precision is float16, whose gradients would vanish.
 
-    learner: as set up by the fabric; optimizer: of its parameters. scheduler: of the learning rate, a step each. clip_norm: bound of the
-    gradient's norm, or None. guard: looks at each loss before the weights move.
+    learner: as set up by the fabric. optimizer: of its parameters. scheduler: of the learning rate, a step each.
+    clip_norm: bound of the gradient's norm, or None. guard: looks at each loss before the weights move.
     """
 
     def __init__(
