@@ -32,6 +32,7 @@ def resolved(recipe: Recipe, batch: int, size: tuple[int, int] | None = None) ->
     ("name", "size", "train_short"),
     [
         ("gflv2_r50_fpn_ms2x", (640, 1066), (384, 768)),
+        ("gflv2_r50_fpn_ms2x", (640, 700), (384, 700)),
         ("gflv2_r50_fpn_1x", (333, 500), (333, 333)),
         ("gflv2_r18_mini", (320, 448), (240, 320)),
         ("gflv2_r18_mini", (32, 48), (32, 32)),

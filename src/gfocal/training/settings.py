@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from gfocal.config import Recipe, ScheduleConfig
+from gfocal.config import PicturesConfig, Recipe, ScheduleConfig
 from gfocal.errors import UserError, unknown
 from gfocal.files import whole_or_absent
 
@@ -109,15 +109,22 @@ def resolve(
     given = {name: value for name, value in changes.items() if value is not None}
     values["schedule"] |= {"batch": settings.pictures_a_step, "lr": _rate(recipe.schedule, settings)} | length | given
     if size is not None:
-        short, long = size
-        if not 32 <= short <= long:
-            raise UserError(f"size {short} {long}: give the short side, at least 32, then the long one")
-        values["pictures"] |= {"short": short, "long": long}
-        for name in ("train_short", "jitter_size"):
-            if sides := values["pictures"][name]:
-                scaled = [max(round(side * short / recipe.pictures.short), 32) for side in sides]
-                values["pictures"] |= {name: scaled}
+        values["pictures"] |= _resized(recipe.pictures, size)
     return Recipe.from_values(values, where=f"recipe {recipe.name}")
+
+
+def _resized(pictures: PicturesConfig, size: tuple[int, int]) -> dict[str, object]:
+    """Return what of the pictures follows from a size (short, long), by field."""
+    short, long = size
+    if not 32 <= short <= long:
+        raise UserError(f"size {short} {long}: give the short side, at least 32, then the long one")
+
+    def scaled(sides: tuple[int, int]) -> list[int]:
+        return [max(round(side * short / pictures.short), 32) for side in sides]
+
+    train_short = [min(side, long) for side in scaled(pictures.train_short)]
+    jitter_size = None if pictures.jitter_size is None else scaled(pictures.jitter_size)
+    return {"short": short, "long": long, "train_short": train_short, "jitter_size": jitter_size}
 
 
 def rate_text(schedule: ScheduleConfig, settings: Settings) -> str:
