@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import tracemalloc
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -240,6 +241,13 @@ def test_two_runs_never_write_to_one_folder(here: Path, model: Path) -> None:
 
 
 # ---------------------------------------------------------------- what cannot be read
+
+
+def test_what_pillow_warns_of_is_read_without_a_word(here: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 48 - 1)  # Pillow warns from here on: an error in tests
+    before = list(warnings.filters)
+    assert len(run(model, ["in/0.png"], here / "out")) == 1
+    assert warnings.filters == before
 
 
 def test_an_unreadable_picture_ends_the_run_with_its_name(here: Path, model: Path) -> None:

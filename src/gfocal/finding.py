@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gfocal.ahead import made_ahead
-from gfocal.data.pictures import path_text
+from gfocal.data.pictures import path_text, quiet_pillow
 from gfocal.draw.marking import save_picture
 from gfocal.draw.pictures import draw_detections
 from gfocal.draw.videos import RATES, new_video
@@ -84,7 +84,8 @@ def find_all(model: Predictor, tasks: Iterable[Task], search: Search, *, live: b
     """
     find = _finder(model, search)
     ahead, told = 0 if live else 2, False
-    with _Drawings(search) as drawings, closing(made_ahead(_frames(tasks, search), depth=ahead)) as frames:
+    reading = made_ahead(_frames(tasks, search), depth=ahead)
+    with quiet_pillow(), _Drawings(search) as drawings, closing(reading) as frames:
         for task, frame in frames:
             if isinstance(frame, str):
                 yield Result(task.source.name, fault=frame)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import os
 import struct
+import threading
 import time
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -294,6 +297,23 @@ def test_large_picture_is_read_without_a_warning(tmp_path: Path, monkeypatch: py
     assert np.array_equal(read_picture(path), noise())
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
     message(path)
+
+
+def test_threads_that_read_leave_the_filters_of_warnings_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    changed_in: list[str] = []
+    catch = warnings.catch_warnings
+
+    def watched() -> warnings.catch_warnings[None]:
+        changed_in.append(threading.current_thread().name)
+        return catch()
+
+    monkeypatch.setattr(warnings, "catch_warnings", watched)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(read_picture, tmp_path / "a.png").result().shape == (8, 8, 3)
+    assert changed_in == []
+    read_picture(tmp_path / "a.png")
+    assert changed_in == ["MainThread"]
 
 
 def test_size_mismatch_states_both_sizes(tmp_path: Path) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import struct
-import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from PIL import ExifTags, Image
 
-from gfocal.data.pictures import LARGEST_PICTURE, read_picture
+from gfocal.data.pictures import LARGEST_PICTURE, quiet_pillow, read_picture
 from gfocal.progress import ProgressBar
 
 Item = TypeVar("Item")
@@ -53,7 +51,7 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item], *, tit
     def work(batch: Sequence[Item]) -> list[Result]:
         return [function(item) for item in batch]
 
-    with _quiet_pillow():
+    with quiet_pillow():
         if len(batches) < 2:
             return work(items)
         with ThreadPoolExecutor(_THREADS) as pool:
@@ -65,14 +63,6 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item], *, tit
                     results += part
                     bar.update(len(results))
     return results
-
-
-@contextmanager
-def _quiet_pillow() -> Generator[None]:
-    """Keep Pillow's warnings to itself, as `read_picture` does; entered outside of threads, which share the filters."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\b")
-        yield
 
 
 def _metadata_follows(path: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import reprlib
+import threading
 import warnings
 from collections.abc import Generator
 from contextlib import closing, contextmanager
@@ -107,12 +108,25 @@ def _decoded(source: Path | io.BytesIO, place: str, size: tuple[int, int] | None
 
 
 @contextmanager
+def quiet_pillow() -> Generator[None]:
+    """Keep Pillow's warnings of large pictures, damaged EXIF and palettes to itself: all are read as intended.
+
+    To be entered around threads that read: the filters of warnings are one for all threads, and some that changed them
+    at a time would lose them, so it changes nothing in any thread but the main one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\b")
+        yield
+
+
+@contextmanager
 def _decoding(place: str) -> Generator[None]:
-    """Turn what Pillow raises into a UserError at `place`, and keep its warnings to itself."""
+    """Turn what Pillow raises into a UserError at `place`, and keep its warnings to itself as far as threads may."""
     try:
-        with warnings.catch_warnings():
-            # Large pictures, damaged EXIF and palettes with transparency are all read as intended.
-            warnings.filterwarnings("ignore", module=r"PIL\b")
+        with quiet_pillow():
             yield
     except UserError:
         raise
