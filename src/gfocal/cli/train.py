@@ -150,12 +150,13 @@ def tell(model: Model, folder: Path) -> None:
 def shared_folder(folder: Path, *, devices: int) -> Generator[Path]:
     """Take a free folder, put on the command line where other processes of the run are to be started with it.
 
-    It is gone again afterwards where nothing was written to it.
+    It is gone again afterwards where nothing was written to it, and so is the folder that it lies in.
     """
     from gfocal.errors import UserError
 
     if "RANK" in os.environ:
         raise UserError("give --out: the processes that torchrun starts need one folder")
+    alone = not folder.parent.exists()
     free = free_folder(folder)
     sys.argv += ["--out", str(free)] if devices > 1 else []
     try:
@@ -163,6 +164,8 @@ def shared_folder(folder: Path, *, devices: int) -> Generator[Path]:
     finally:
         with suppress(OSError):  # of a folder that is not empty
             free.rmdir()
+            if alone:
+                free.parent.rmdir()
 
 
 def free_folder(folder: Path) -> Path:
