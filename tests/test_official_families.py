@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gfocal.builder import build_parts
+from gfocal.builder import Parts, build_parts
 from gfocal.checkpoint import load_state
 from gfocal.config import Recipe
 from gfocal.errors import UserError
@@ -40,6 +40,13 @@ def narrow(name: str, tiny_recipe: Recipe) -> Recipe:
     return recipe.model_copy(update=shape)
 
 
+def assert_file_becomes(parts: Parts, recipe: Recipe, path: Path) -> None:
+    """Assert that an official file gives a model of other weights those of `parts`."""
+    other = without_weights(recipe)
+    load_state(other.detector, convert_official(read_official(path), recipe), where="x")
+    assert_same_weights(parts, other)
+
+
 @pytest.mark.parametrize(("name", "called"), [("fcos_r50_fpn_1x", "fcos"), ("foveabox_r50_fpn_1x", "fovea")])
 def test_files_from_before_output_layers_had_one_name_become_our_weights(
     tiny_recipe: Recipe, tmp_path: Path, name: str, called: str
@@ -50,9 +57,7 @@ def test_files_from_before_output_layers_had_one_name_become_our_weights(
     old = {key.replace("bbox_head.conv_", f"bbox_head.{called}_"): value for key, value in state.items()}
     assert old.keys() != state.keys()
     torch.save(old, tmp_path / "official.pth")
-    other = without_weights(recipe)
-    load_state(other.detector, convert_official(read_official(tmp_path / "official.pth"), recipe), where="x")
-    assert_same_weights(parts, other)
+    assert_file_becomes(parts, recipe, tmp_path / "official.pth")
 
 
 @pytest.mark.parametrize("name", ["atss_r50_fpn_1x", "fcos_r50_fpn_1x", "retinanet_r50_fpn_1x", "foveabox_r50_fpn_1x"])
@@ -74,9 +79,7 @@ def test_files_of_the_baselines_become_our_weights(
     assert {key: value.shape for key, value in model.detector.state_dict().items()} == {
         key: value.shape for key, value in parts.detector.state_dict().items()
     }
-    other = without_weights(recipe)
-    load_state(other.detector, convert_official(read_official(tmp_path / "official.pth"), recipe), where="x")
-    assert_same_weights(parts, other)
+    assert_file_becomes(parts, recipe, tmp_path / "official.pth")
 
 
 @pytest.mark.parametrize("neck", [False, True])

@@ -33,9 +33,9 @@ class Coding(ABC):
     def decode(self, priors: Priors, values: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
         """Return the boxes, xyxy pixels, that `values` stand for at the priors."""
 
-    def reachable(self, priors: Priors, boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
-        """Return the boxes nearest to `boxes`, xyxy pixels, that values at the priors can stand for."""
-        return boxes
+    def targets(self, priors: Priors, boxes: Float[Tensor, "n 4"]) -> tuple[Float[Tensor, "n 4"], Float[Tensor, "n 4"]]:
+        """Return the values to learn at the priors for `boxes`, xyxy pixels, and the nearest boxes they stand for."""
+        return self.encode(priors, boxes), boxes
 
     @abstractmethod
     def ltrb(self, values: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
@@ -98,9 +98,10 @@ class Deltas(Coding):
         growth = (true_sides.clamp(min=1e-6) / sides).log()
         return torch.cat([(true_centres - centres) / sides, growth], dim=-1) / constant(self.stds, boxes)
 
-    def reachable(self, priors: Priors, boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
-        """Return the boxes, no more than 62.5 times smaller or larger than the anchors: what the reference learns."""
-        return self.decode(priors, self.encode(priors, boxes))
+    def targets(self, priors: Priors, boxes: Float[Tensor, "n 4"]) -> tuple[Float[Tensor, "n 4"], Float[Tensor, "n 4"]]:
+        """Return the values, and boxes no more than 62.5 times smaller or larger than the anchors, as the reference."""
+        values = self.encode(priors, boxes)
+        return values, self.decode(priors, values)
 
     def decode(self, priors: Priors, values: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
         """Return the boxes, xyxy pixels."""

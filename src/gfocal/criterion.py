@@ -72,8 +72,8 @@ class Criterion:
         """Return what the pairs of the family's own match are to learn, and the boxes there; truths: as for a call."""
         truth = ground_truth(raw, truths)
         match = self.family.assigner(raw.priors, truth)
-        priors, boxes, coding = match.priors_of(raw.priors), truth.boxes[match.truth], self.family.coding
-        reachable = coding.reachable(priors, boxes)
+        priors, coding = match.priors_of(raw.priors), self.family.coding
+        true = Regression(*coding.targets(priors, truth.boxes[match.truth]))
         code = raw.box.flatten(0, 1)[match.location]
         values = self.box.values(code)
         predicted = Regression(values, coding.decode(priors, values))
@@ -83,10 +83,10 @@ class Criterion:
             counted=match.counted,
             labels=truth.labels[match.truth],
             priors=priors,
-            boxes=reachable,
-            iou=box_iou_pairwise(predicted.boxes.detach(), reachable),
+            boxes=true.boxes,
+            iou=box_iou_pairwise(predicted.boxes.detach(), true.boxes),
         )
-        return Pairs(target, code, predicted, Regression(coding.encode(priors, boxes), reachable))
+        return Pairs(target, code, predicted, true)
 
 
 def ground_truth(raw: Raw, truths: Sequence[Mapping[str, Any]]) -> GroundTruth:
